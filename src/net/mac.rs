@@ -1,0 +1,90 @@
+use super::{ParseError, serde_as_text};
+use std::{fmt, str::FromStr};
+
+/// A 48-bit unicast IEEE 802 address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacAddr([u8; 6]);
+
+impl MacAddr {
+    /// Checks that the address is unicast and not all zero.
+    pub fn new(octets: [u8; 6]) -> Result<Self, ParseError> {
+        if octets[0] & 1 == 1 || octets == [0; 6] {
+            return Err(ParseError::MacNotUnicast(Self(octets).to_string()));
+        }
+        Ok(Self(octets))
+    }
+
+    pub fn octets(self) -> [u8; 6] {
+        self.0
+    }
+
+    /// The five octets that libvirt keeps when it derives a tap's own address from the guest's
+    /// (the first becomes 0xfe; libvirt `virNetDevTapCreateInBridgePort`).
+    pub fn tail(self) -> [u8; 5] {
+        let [_, a, b, c, d, e] = self.0;
+        [a, b, c, d, e]
+    }
+
+    /// A locally administered unicast address made from four bytes of `seed`: stable for a stable seed.
+    pub fn local(seed: [u8; 4]) -> Self {
+        let [a, b, c, d] = seed;
+        Self([0x56, 0x4d, a, b, c, d])
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for MacAddr {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let bad = || ParseError::Mac(text.to_owned());
+        let mut octets = [0; 6];
+        let mut parts = text.split(':');
+        for octet in &mut octets {
+            let part = parts.next().ok_or_else(bad)?;
+            if part.len() != 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(bad());
+            }
+            *octet = u8::from_str_radix(part, 16).map_err(|_| bad())?;
+        }
+        if parts.next().is_some() {
+            return Err(bad());
+        }
+        Self::new(octets)
+    }
+}
+
+serde_as_text!(MacAddr);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_only_six_two_digit_octets() {
+        let mac: MacAddr = "52:54:00:Ab:cd:ef".parse().expect("valid");
+        assert_eq!(mac.to_string(), "52:54:00:ab:cd:ef");
+        for bad in ["", "52:54:00:ab:cd", "52:54:00:ab:cd:ef:01", "5:54:00:ab:cd:ef", "+1:54:00:ab:cd:ef"] {
+            assert_eq!(bad.parse::<MacAddr>(), Err(ParseError::Mac(bad.into())));
+        }
+    }
+
+    #[test]
+    fn refuses_multicast_and_zero() {
+        for bad in ["01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"] {
+            assert_eq!(bad.parse::<MacAddr>(), Err(ParseError::MacNotUnicast(bad.into())));
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Values of the network world, checked when they are made: whoever holds one need not check it again.
+
+mod dns_name;
+mod if_name;
+mod mac;
+mod range;
+mod vlan;
+
+pub use dns_name::{DnsLabel, DomainName};
+pub use if_name::IfName;
+pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+pub use mac::MacAddr;
+pub use range::AddressRange;
+pub use vlan::VlanId;
+
+/// Why a text is not the value that it should be. Says what is wrong and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    #[error("'{0}' is not a MAC address; write it as 52:54:00:12:34:56")]
+    Mac(String),
+    #[error("'{0}' is a multicast or all-zero MAC address; a NIC needs a unicast one")]
+    MacNotUnicast(String),
+    #[error("VLAN {0} is out of range; VLAN IDs are 1 to 4094")]
+    Vlan(String),
+    #[error("'{name}' cannot name a network interface: {why}")]
+    IfName { name: String, why: &'static str },
+    #[error("'{name}' is not a DNS name: {why}")]
+    DnsName { name: String, why: &'static str },
+    #[error("'{0}' is not an address range; write FIRST-LAST, both of one family, FIRST not above LAST")]
+    Range(String),
+}
+
+/// Serde through `Display` and `FromStr`, for the types whose text form is their one true form.
+macro_rules! serde_as_text {
+    ($type:ty) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+pub(crate) use serde_as_text;
