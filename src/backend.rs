@@ -1,1 +1,131 @@
-//! Seams.
+//! The seams between the pure core and the world: what a host's kernel and a store must be able to do.
+
+use crate::{
+    datapath::{Change, Datapath, Observed},
+    intent,
+    net::{IfName, MacAddr},
+};
+use std::{collections::BTreeSet, future::Future, net::IpAddr};
+use uuid::Uuid;
+
+/// A host's kernel: what it has, and the doing of changes.
+pub trait Driver: Send + 'static {
+    /// All that plans rest on.
+    fn observe(&mut self) -> impl Future<Output = Result<Observed, DriverError>> + Send;
+
+    /// Just these links and the VLANs that they belong to; a link that does not exist is absent.
+    fn observe_links(&mut self, links: &BTreeSet<IfName>)
+    -> impl Future<Output = Result<Datapath, DriverError>> + Send;
+
+    /// Does the changes in order and stops at the first that fails. Neighbouring nftables changes are one transaction.
+    fn apply(&mut self, changes: &[Change]) -> impl Future<Output = Result<(), ApplyError>> + Send;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    #[error("netlink: {0}")]
+    Netlink(String),
+    #[error("nftables: {0}")]
+    Nftables(String),
+    #[error("{path}: {source}")]
+    Io { path: String, source: std::io::Error },
+    #[error("vmfabricd lacks the right to change this host's network; run it as root, or give it CAP_NET_ADMIN")]
+    NotPermitted,
+    #[error("{0}")]
+    Mismatch(#[from] crate::datapath::Mismatch),
+}
+
+/// A change that failed; those before it are done.
+#[derive(Debug, thiserror::Error)]
+#[error("{change}: {source}")]
+pub struct ApplyError {
+    /// How many of the changes were done.
+    pub done: usize,
+    /// The text of the one that failed.
+    pub change: String,
+    pub source: DriverError,
+}
+
+/// What the kernel tells without being asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// A link appeared or changed; as it is now.
+    Link {
+        name: IfName,
+        link: crate::datapath::Link,
+        mac: Option<[u8; 6]>,
+    },
+    Gone {
+        name: IfName,
+    },
+    /// An address or route changed.
+    Layer3,
+    /// Messages were lost, or are too many to tell one by one: observe everything.
+    Overrun,
+}
+
+/// Durable memory: intent, leases, and what must survive a restart to undo what we did.
+pub trait Store: Send + Sync + 'static {
+    fn load(&self) -> impl Future<Output = Result<Loaded, StoreError>> + Send;
+
+    /// Commits all of the writes or none of them; on disk when it returns. Calls that overlap share one commit.
+    fn commit(&self, writes: Vec<Write>) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// All that a store holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    pub networks: Vec<intent::Network>,
+    pub subnets: Vec<intent::Subnet>,
+    pub ports: Vec<intent::Port>,
+    pub leases: Vec<LeaseRecord>,
+    /// Networks that libvirt was given by us.
+    pub published: Vec<Uuid>,
+    /// Small facts by key: `default-network-made`, `sysctl:net/ipv4/conf/eth0/forwarding`.
+    pub memos: Vec<(String, String)>,
+}
+
+/// A DHCP lease at rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRecord {
+    pub network: Uuid,
+    pub address: IpAddr,
+    /// The client identifier (RFC 2132 section 9.14), or the hardware type and address where it sent none.
+    pub client: Vec<u8>,
+    pub mac: MacAddr,
+    pub host_name: Option<String>,
+    pub port: Option<Uuid>,
+    /// Seconds since 1970.
+    pub expires: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    Intent(intent::Change),
+    PutLease(LeaseRecord),
+    DeleteLease { network: Uuid, address: IpAddr },
+    PutPublished(Uuid),
+    DeletePublished(Uuid),
+    PutMemo { key: String, value: String },
+    DeleteMemo { key: String },
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    #[error("{path} is in use by another process; only one vmfabricd can run on a host (systemctl status vmfabricd)")]
+    Locked { path: String },
+    #[error("the disk that holds {path} is full; free some space: nothing was changed")]
+    Full { path: String },
+    #[error(
+        "{path} is damaged ({detail}); restore it from a backup, or move it away and start vmfabricd anew: running guests keep their networks"
+    )]
+    Damaged { path: String, detail: String },
+    #[error(
+        "{path} was written by a newer vmfabricd (schema {found}, this one knows {known}); install that version again"
+    )]
+    TooNew { path: String, found: u32, known: u32 },
+    #[error("{path}: {detail}")]
+    Io { path: String, detail: String },
+    #[error("the store is closed")]
+    Closed,
+}

@@ -1,1 +1,76 @@
-//! datapath.
+//! The state of a host's kernel as values: one vocabulary for what is there and for what should be.
+//!
+//! In desired state an attribute that is `None` is not ours to say; in observed state it is not known.
+
+mod apply;
+mod change;
+mod link;
+mod table;
+
+pub use change::{Change, LinkChange, Mismatch};
+pub use link::{Address, BridgeSettings, Link, LinkKind, OWNED, VlanEntry, owned_alias};
+pub use table::{Family, Table};
+
+use crate::net::{IfName, VlanId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the kernel has, or is to have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Datapath {
+    pub links: BTreeMap<IfName, Link>,
+    /// VLANs that a bridge port, or a bridge itself, belongs to.
+    pub vlans: BTreeMap<(IfName, VlanId), VlanEntry>,
+    pub addresses: BTreeSet<(IfName, Address)>,
+    pub sysctls: BTreeMap<Sysctl, String>,
+    /// Our own nftables tables, each named `vmfabric`.
+    pub tables: BTreeMap<Family, Table>,
+}
+
+/// A kernel parameter under `/proc/sys` (kernel `Documentation/networking/ip-sysctl.rst`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sysctl {
+    /// `net.ipv4.conf.LINK.forwarding`: 0 or 1.
+    Ipv4Forwarding(IfName),
+    /// `net.ipv6.conf.LINK.disable_ipv6`: 0 or 1.
+    Ipv6Disabled(IfName),
+}
+
+impl Sysctl {
+    pub fn link(&self) -> &IfName {
+        match self {
+            Sysctl::Ipv4Forwarding(link) | Sysctl::Ipv6Disabled(link) => link,
+        }
+    }
+
+    /// Its path below `/proc/sys`.
+    pub fn path(&self) -> String {
+        match self {
+            Sysctl::Ipv4Forwarding(link) => format!("net/ipv4/conf/{link}/forwarding"),
+            Sysctl::Ipv6Disabled(link) => format!("net/ipv6/conf/{link}/disable_ipv6"),
+        }
+    }
+}
+
+impl std::fmt::Display for Sysctl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.path().replace('/', "."))
+    }
+}
+
+/// What else is known of a host: facts that plans rest on and that nothing of ours changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    pub datapath: Datapath,
+    /// Links that a default route leaves by.
+    pub default_route_links: BTreeSet<IfName>,
+    pub capabilities: Capabilities,
+}
+
+/// Parts that kernels may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    /// `CONFIG_BRIDGE_VLAN_FILTERING`.
+    pub bridge_vlan_filtering: bool,
+    /// `CONFIG_NFT_BRIDGE_META`: `meta ibrname`, without which no rule can speak of all ports of a bridge.
+    pub nft_bridge_meta: bool,
+}

@@ -1,1 +1,66 @@
-//! intent.
+//! What people want: networks, subnets and ports, and what makes a set of them valid.
+//!
+//! An [`Intent`] changes only through [`Intent::apply`], which checks the change against all that is there and gives
+//! back what undoes it.
+
+mod address;
+mod change;
+mod check;
+mod draft;
+mod error;
+mod host;
+mod name;
+mod network;
+mod port;
+mod resolve;
+mod set;
+mod subnet;
+
+pub use address::pick_address;
+pub use change::{Change, Undo};
+pub use draft::{NetworkDraft, PortDraft, SubnetDraft, patched};
+pub use error::IntentError;
+pub use host::{Bridging, HostConfig, PhysicalNetwork};
+pub use name::ResourceName;
+pub use network::{Network, Segment};
+pub use port::{Device, FixedIp, Origin, Port, Trunk};
+pub use resolve::{NicRequest, NicSource, Resolution, ResolveError, changes_for, resolve};
+pub use set::Intent;
+pub use subnet::{Forward, HostRoute, Subnet, last_host};
+
+use uuid::Uuid;
+
+macro_rules! id_type {
+    ($(#[$doc:meta])* $type:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(transparent)]
+        pub struct $type(pub Uuid);
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+id_type!(
+    /// A [`Network`]'s identity; also the UUID of the libvirt network that offers it.
+    NetworkId
+);
+id_type!(
+    /// A [`Subnet`]'s identity.
+    SubnetId
+);
+id_type!(
+    /// A [`Port`]'s identity.
+    PortId
+);
+
+#[cfg(test)]
+mod tests;

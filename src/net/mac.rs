@@ -6,6 +6,9 @@ use std::{fmt, str::FromStr};
 pub struct MacAddr([u8; 6]);
 
 impl MacAddr {
+    /// Sorts before every address that a NIC can have.
+    pub const LOWEST: Self = Self([0; 6]);
+
     /// Checks that the address is unicast and not all zero.
     pub fn new(octets: [u8; 6]) -> Result<Self, ParseError> {
         if octets[0] & 1 == 1 || octets == [0; 6] {

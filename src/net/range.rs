@@ -43,8 +43,13 @@ impl AddressRange {
 
     /// Its addresses, lowest first.
     pub fn iter(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.iter_from(0)
+    }
+
+    /// Its addresses from the one at `offset` (0 is the first) on.
+    pub fn iter_from(&self, offset: u128) -> impl Iterator<Item = IpAddr> + use<> {
         let v4 = self.first.is_ipv4();
-        (number(self.first)..=number(self.last)).map(move |n| address(v4, n))
+        (number(self.first).saturating_add(offset)..=number(self.last)).map(move |n| address(v4, n))
     }
 }
 

@@ -1,1 +1,7 @@
-//! reconciler.
+//! The loop that makes the kernel what the intent says: one task owns all changes; readers see its [`View`].
+
+mod handle;
+mod view;
+
+pub use handle::{Command, CommandError, Handle, Notice, Reply};
+pub use view::{Attachment, Health, LibvirtStatus, PortStatus, Problem, Subject, View};

@@ -1,0 +1,118 @@
+//! What each change does to a state: the model that the simulated host runs on, and that keeps the daemon's picture of
+//! the real one current between observations.
+
+use super::{Change, Datapath, LinkChange, LinkKind, Sysctl, change::Mismatch};
+use crate::net::IfName;
+
+impl Datapath {
+    /// Does one change, with what the kernel does along with it.
+    pub fn apply(&mut self, change: &Change) -> Result<(), Mismatch> {
+        match change {
+            Change::CreateLink { name, link } => {
+                if self.links.contains_key(name) {
+                    return Err(Mismatch::LinkExists(name.clone()));
+                }
+                if let Some(LinkKind::Vlan { parent, .. }) = &link.kind {
+                    self.link_mut(parent)?;
+                }
+                let mut link = link.clone();
+                link.master.get_or_insert(None);
+                link.up.get_or_insert(false);
+                link.mtu.get_or_insert(1500);
+                link.alias.get_or_insert_default();
+                self.links.insert(name.clone(), link);
+            }
+            Change::SetLink { name, change } => self.set_link(name, change)?,
+            Change::DeleteLink { name } => {
+                self.link_mut(name)?;
+                self.forget_link(name);
+            }
+            Change::AddVlan { link, vid, entry } => {
+                let holder = self.link_mut(link)?;
+                if !holder.is_bridge() && holder.master().is_none() {
+                    return Err(Mismatch::NotAPort(link.clone()));
+                }
+                if entry.flags().0 {
+                    // A port has one PVID: the former holder keeps its VLAN without it.
+                    for ((_, _), other) in self.vlans.iter_mut().filter(|((l, v), _)| l == link && v != vid) {
+                        *other = super::VlanEntry::from_flags(false, other.flags().1);
+                    }
+                }
+                self.vlans.insert((link.clone(), *vid), *entry);
+            }
+            Change::DeleteVlan { link, vid } => {
+                self.link_mut(link)?;
+                self.vlans.remove(&(link.clone(), *vid));
+            }
+            Change::AddAddress { link, address } => {
+                self.link_mut(link)?;
+                self.addresses.insert((link.clone(), *address));
+            }
+            Change::DeleteAddress { link, address } => {
+                self.link_mut(link)?;
+                self.addresses.remove(&(link.clone(), *address));
+            }
+            Change::SetSysctl { key, value } => {
+                self.link_mut(key.link())?;
+                self.sysctls.insert(key.clone(), value.clone());
+            }
+            Change::ReplaceTable { family, table } => {
+                self.tables.insert(*family, table.clone());
+            }
+            Change::DeleteTable { family } => {
+                self.tables.remove(family).ok_or(Mismatch::NoTable(*family))?;
+            }
+            Change::AddElements { family, set, elements } => {
+                let table = self.tables.get_mut(family).ok_or(Mismatch::NoTable(*family))?;
+                table.sets.entry(set.clone()).or_default().extend(elements.iter().cloned());
+            }
+            Change::DeleteElements { family, set, elements } => {
+                let table = self.tables.get_mut(family).ok_or(Mismatch::NoTable(*family))?;
+                table.sets.entry(set.clone()).or_default().retain(|element| !elements.contains(element));
+            }
+        }
+        Ok(())
+    }
+
+    fn set_link(&mut self, name: &IfName, change: &LinkChange) -> Result<(), Mismatch> {
+        if let Some(Some(master)) = &change.master {
+            self.link_mut(master)?;
+        }
+        let link = self.link_mut(name)?;
+        let moved = change.master.is_some() && change.master != link.master;
+        link.master = change.master.clone().or(link.master.take());
+        link.up = change.up.or(link.up);
+        link.mtu = change.mtu.or(link.mtu);
+        link.mac = change.mac.or(link.mac);
+        link.alias = change.alias.clone().or(link.alias.take());
+        if let Some(LinkKind::Bridge(settings)) = &mut link.kind {
+            settings.vlan_filtering = change.vlan_filtering.unwrap_or(settings.vlan_filtering);
+            settings.default_pvid = change.default_pvid.or(settings.default_pvid);
+        }
+        if moved {
+            self.vlans.retain(|(link, _), _| link != name);
+        }
+        Ok(())
+    }
+
+    /// Removes a link and all that the kernel removes with it.
+    pub fn forget_link(&mut self, name: &IfName) {
+        self.links.remove(name);
+        self.vlans.retain(|(link, _), _| link != name);
+        self.addresses.retain(|(link, _)| link != name);
+        self.sysctls.retain(|key: &Sysctl, _| key.link() != name);
+        let ports: Vec<IfName> =
+            self.links.iter().filter(|(_, link)| link.master() == Some(name)).map(|(port, _)| port.clone()).collect();
+        for port in ports {
+            self.vlans.retain(|(link, _), _| *link != port);
+            self.links.entry(port).and_modify(|link| link.master = Some(None));
+        }
+        let stacked: Vec<IfName> = self
+            .links
+            .iter()
+            .filter(|(_, link)| matches!(&link.kind, Some(LinkKind::Vlan { parent, .. }) if parent == name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        stacked.iter().for_each(|child| self.forget_link(child));
+    }
+}

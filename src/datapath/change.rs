@@ -1,0 +1,184 @@
+use super::{Address, Datapath, Family, Link, Sysctl, Table, VlanEntry};
+use crate::net::{IfName, MacAddr, VlanId};
+use std::{collections::BTreeSet, fmt};
+
+/// One step from an observed state to a desired one. Its text is what `vmfabric plan` prints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    CreateLink {
+        name: IfName,
+        link: Link,
+    },
+    SetLink {
+        name: IfName,
+        change: LinkChange,
+    },
+    DeleteLink {
+        name: IfName,
+    },
+    AddVlan {
+        link: IfName,
+        vid: VlanId,
+        entry: VlanEntry,
+    },
+    DeleteVlan {
+        link: IfName,
+        vid: VlanId,
+    },
+    AddAddress {
+        link: IfName,
+        address: Address,
+    },
+    DeleteAddress {
+        link: IfName,
+        address: Address,
+    },
+    SetSysctl {
+        key: Sysctl,
+        value: String,
+    },
+    /// Makes the table, or replaces it whole in one transaction.
+    ReplaceTable {
+        family: Family,
+        table: Table,
+    },
+    DeleteTable {
+        family: Family,
+    },
+    AddElements {
+        family: Family,
+        set: String,
+        elements: BTreeSet<String>,
+    },
+    DeleteElements {
+        family: Family,
+        set: String,
+        elements: BTreeSet<String>,
+    },
+}
+
+/// The attributes of a link that change; `None` stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LinkChange {
+    pub master: Option<Option<IfName>>,
+    pub up: Option<bool>,
+    pub mtu: Option<u32>,
+    pub mac: Option<MacAddr>,
+    pub alias: Option<String>,
+    pub vlan_filtering: Option<bool>,
+    pub default_pvid: Option<u16>,
+}
+
+impl LinkChange {
+    pub fn is_empty(&self) -> bool {
+        *self == LinkChange::default()
+    }
+}
+
+impl Change {
+    /// Whether it is a change of nftables; neighbouring ones go in as one transaction.
+    pub fn is_nft(&self) -> bool {
+        matches!(
+            self,
+            Change::ReplaceTable { .. }
+                | Change::DeleteTable { .. }
+                | Change::AddElements { .. }
+                | Change::DeleteElements { .. }
+        )
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::CreateLink { name, link } => {
+                match &link.kind {
+                    Some(kind) => write!(f, "+ {kind} {name}")?,
+                    None => write!(f, "+ link {name}")?,
+                }
+                link.mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))
+            }
+            Change::SetLink { name, change } => write!(f, "~ {name}:{change}"),
+            Change::DeleteLink { name } => write!(f, "- link {name}"),
+            Change::AddVlan { link, vid, entry } => write!(f, "+ {link}: VLAN {vid} {entry}"),
+            Change::DeleteVlan { link, vid } => write!(f, "- {link}: VLAN {vid}"),
+            Change::AddAddress { link, address } => write!(f, "+ {link}: address {address}"),
+            Change::DeleteAddress { link, address } => write!(f, "- {link}: address {address}"),
+            Change::SetSysctl { key, value } => write!(f, "~ {key} = {value}"),
+            Change::ReplaceTable { family, table } => {
+                let elements: usize = table.sets.values().map(BTreeSet::len).sum();
+                write!(f, "+ nftables table {family} vmfabric ({elements} elements)")
+            }
+            Change::DeleteTable { family } => write!(f, "- nftables table {family} vmfabric"),
+            Change::AddElements { family, set, elements } => {
+                write!(f, "+ nftables {family} {set}: {}", Listed(elements))
+            }
+            Change::DeleteElements { family, set, elements } => {
+                write!(f, "- nftables {family} {set}: {}", Listed(elements))
+            }
+        }
+    }
+}
+
+struct Listed<'a>(&'a BTreeSet<String>);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        for (i, element) in self.0.iter().take(SHOWN).enumerate() {
+            write!(f, "{}{element}", if i == 0 { "" } else { ", " })?;
+        }
+        if self.0.len() > SHOWN { write!(f, " and {} more", self.0.len() - SHOWN) } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for LinkChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.master {
+            Some(Some(master)) => write!(f, " on {master}")?,
+            Some(None) => f.write_str(" off its bridge")?,
+            None => {}
+        }
+        if let Some(on) = self.vlan_filtering {
+            write!(f, " vlan_filtering {}", u8::from(on))?;
+        }
+        if let Some(pvid) = self.default_pvid {
+            write!(f, " default_pvid {pvid}")?;
+        }
+        if let Some(mtu) = self.mtu {
+            write!(f, " mtu {mtu}")?;
+        }
+        if let Some(mac) = self.mac {
+            write!(f, " address {mac}")?;
+        }
+        if let Some(alias) = &self.alias {
+            if alias.is_empty() { f.write_str(" released")? } else { write!(f, " for {alias}")? }
+        }
+        match self.up {
+            Some(true) => f.write_str(" up"),
+            Some(false) => f.write_str(" down"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a change cannot do because the host is not as the plan thought.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    #[error("link {0} does not exist")]
+    NoLink(IfName),
+    #[error("link {0} exists already")]
+    LinkExists(IfName),
+    #[error("link {0} is not a bridge port")]
+    NotAPort(IfName),
+    #[error("there is no nftables table {0} vmfabric")]
+    NoTable(Family),
+}
+
+impl Datapath {
+    /// The links that a change speaks of must be there: what every driver checks for itself, here for the simulated
+    /// one.
+    pub(super) fn link_mut(&mut self, name: &IfName) -> Result<&mut Link, Mismatch> {
+        self.links.get_mut(name).ok_or_else(|| Mismatch::NoLink(name.clone()))
+    }
+}

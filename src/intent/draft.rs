@@ -1,0 +1,268 @@
+//! Resources as people ask for them: what is left out gets its default when the draft is completed.
+
+use super::{
+    Device, FixedIp, Forward, HostRoute, Intent, IntentError, Network, NetworkId, Origin, Port, PortId, ResourceName,
+    Segment, Subnet, SubnetId, Trunk,
+};
+use crate::net::{AddressRange, DnsLabel, DomainName, IpNet, MacAddr, VlanId};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+use std::{collections::BTreeSet, net::IpAddr};
+use uuid::Uuid;
+
+/// A network to be. With neither `vlan` nor `flat` it is local.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkDraft {
+    pub name: ResourceName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub physical_network: Option<ResourceName>,
+    /// With a physical network: the VLAN; none: flat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<VlanId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_domain: Option<DomainName>,
+}
+
+/// A subnet to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubnetDraft {
+    /// Name or id.
+    pub network: String,
+    /// Default: the network's name, with a number where that is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<ResourceName>,
+    pub cidr: IpNet,
+    /// Default: the first address where the host forwards; none where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// Default: the gateway where the host forwards; the first free address where it only serves DHCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_address: Option<IpAddr>,
+    /// Default: all that is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pools: Option<Vec<AddressRange>>,
+    /// Default: yes on a local network, no on a physical one, which may have a server already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp: Option<bool>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_servers: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_routes: Vec<HostRoute>,
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward: Option<Forward>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_seconds: Option<u32>,
+}
+
+/// A port to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortDraft {
+    /// Name or id.
+    pub network: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<ResourceName>,
+    /// Default: a locally administered one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+    /// Default: one out of the pools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Vec<IpAddr>>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub trunk_vlans: BTreeSet<VlanId>,
+    /// With `trunk_vlans`: whether untagged frames are dropped. Default: they are the port's network's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trunk_only_tagged: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_name: Option<DnsLabel>,
+    /// UUID of the libvirt domain that it is for. Default: whichever guest's NIC has its MAC and names its network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Uuid>,
+}
+
+/// A draft with some of its fields replaced; `null` takes a field back to its default.
+pub fn patched<T: Serialize + DeserializeOwned>(draft: &T, patch: Map<String, Value>) -> Result<T, IntentError> {
+    let invalid = |error: serde_json::Error| IntentError::Invalid(error.to_string());
+    let mut value = serde_json::to_value(draft).map_err(invalid)?;
+    if let Value::Object(fields) = &mut value {
+        for (key, new) in patch {
+            if new.is_null() { drop(fields.remove(&key)) } else { drop(fields.insert(key, new)) }
+        }
+    }
+    serde_json::from_value(value).map_err(invalid)
+}
+
+impl NetworkDraft {
+    pub fn of(network: &Network) -> Self {
+        let (physical_network, vlan) = match &network.segment {
+            Segment::Local => (None, None),
+            Segment::Flat { physical_network } => (Some(physical_network.clone()), None),
+            Segment::Vlan { physical_network, vid } => (Some(physical_network.clone()), Some(*vid)),
+        };
+        let (name, mtu, dns_domain) = (network.name.clone(), network.mtu, network.dns_domain.clone());
+        Self { name, physical_network, vlan, mtu, dns_domain }
+    }
+
+    /// `old` is what it replaces, which keeps its bridge.
+    pub fn complete(self, id: NetworkId, intent: &Intent, old: Option<&Network>) -> Result<Network, IntentError> {
+        let segment = match (self.physical_network, self.vlan) {
+            (None, None) => Segment::Local,
+            (Some(physical_network), None) => Segment::Flat { physical_network },
+            (Some(physical_network), Some(vid)) => Segment::Vlan { physical_network, vid },
+            (None, Some(vid)) => {
+                return Err(IntentError::Invalid(format!(
+                    "VLAN {vid} of which physical network? Name one of vmfabricd.toml's"
+                )));
+            }
+        };
+        let bridge = (segment == Segment::Local).then(|| match old.and_then(|old| old.bridge.clone()) {
+            Some(bridge) => bridge,
+            None => {
+                let readable = Network::bridge_name(id, self.name.as_str());
+                let taken = intent.networks().any(|other| other.bridge.as_ref() == Some(&readable));
+                // No name of a network is this long, so that the identity decides.
+                if taken { Network::bridge_name(id, "an-interface-name-is-not-this-long") } else { readable }
+            }
+        });
+        Ok(Network { id, name: self.name, segment, bridge, mtu: self.mtu, dns_domain: self.dns_domain })
+    }
+}
+
+impl SubnetDraft {
+    pub fn of(subnet: &Subnet) -> Self {
+        Self {
+            network: subnet.network.to_string(),
+            name: Some(subnet.name.clone()),
+            cidr: subnet.cidr,
+            gateway: subnet.gateway,
+            host_address: subnet.host_address,
+            pools: Some(subnet.pools.clone()),
+            dhcp: Some(subnet.dhcp),
+            dns_servers: subnet.dns_servers.clone(),
+            host_routes: subnet.host_routes.clone(),
+            forward: Some(subnet.forward),
+            lease_seconds: Some(subnet.lease_seconds),
+        }
+    }
+
+    pub fn complete(self, id: SubnetId, intent: &Intent) -> Result<Subnet, IntentError> {
+        let network = intent.find_network(&self.network)?;
+        let name = match self.name {
+            Some(name) => name,
+            None => free_subnet_name(intent, network)?,
+        };
+        let forward = self.forward.unwrap_or(Forward::None);
+        let dhcp = self.dhcp.unwrap_or(network.segment == Segment::Local);
+        let first = self.cidr.hosts().next();
+        let gateway = self.gateway.or(if forward == Forward::None { None } else { first });
+        let host_address = match (self.host_address, forward) {
+            (Some(address), _) => Some(address),
+            (None, Forward::Nat | Forward::Routed) => gateway,
+            (None, Forward::None) if dhcp => self.cidr.hosts().find(|address| Some(*address) != gateway),
+            (None, Forward::None) => None,
+        };
+        let taken: Vec<IpAddr> = gateway.into_iter().chain(host_address).collect();
+        // Where somebody else serves DHCP, addresses are theirs to allot.
+        let pools = self.pools.unwrap_or_else(|| match dhcp {
+            true => Subnet::default_pools(&self.cidr, &taken),
+            false => Vec::new(),
+        });
+        Ok(Subnet {
+            id,
+            network: network.id,
+            name,
+            cidr: self.cidr,
+            gateway,
+            host_address,
+            pools,
+            dhcp,
+            dns_servers: self.dns_servers,
+            host_routes: self.host_routes,
+            forward,
+            lease_seconds: self.lease_seconds.unwrap_or(Subnet::DEFAULT_LEASE_SECONDS),
+        })
+    }
+}
+
+fn free_subnet_name(intent: &Intent, network: &Network) -> Result<ResourceName, IntentError> {
+    let base = network.name.as_str();
+    let mut candidates = std::iter::once(base.to_owned()).chain((2..1000).map(|n| format!("{base}-{n}")));
+    let free = candidates.find(|name| intent.subnets().all(|subnet| subnet.name.as_str() != name));
+    let free =
+        free.ok_or_else(|| IntentError::Invalid(format!("name the subnet: {base}-2 to {base}-999 are taken")))?;
+    ResourceName::new(&free).map_err(|error| IntentError::Invalid(error.to_string()))
+}
+
+impl PortDraft {
+    pub fn of(port: &Port) -> Self {
+        Self {
+            network: port.network.to_string(),
+            name: port.name.clone(),
+            mac: Some(port.mac),
+            addresses: Some(port.fixed_ips.iter().map(|ip| ip.address).collect()),
+            trunk_vlans: port.trunk.as_ref().map(|trunk| trunk.tagged.clone()).unwrap_or_default(),
+            trunk_only_tagged: port.trunk.as_ref().is_some_and(|trunk| !trunk.native),
+            dns_name: port.dns_name.clone(),
+            device: port.device.as_ref().map(|device| device.domain),
+        }
+    }
+
+    /// `old` is what it replaces; `leased` tells which addresses others hold by DHCP alone.
+    pub fn complete(
+        self,
+        id: PortId,
+        intent: &Intent,
+        old: Option<&Port>,
+        leased: impl Fn(SubnetId, IpAddr) -> bool,
+    ) -> Result<Port, IntentError> {
+        let network = intent.find_network(&self.network)?;
+        let mac = self.mac.unwrap_or_else(|| {
+            let [.., a, b, c, d] = *id.0.as_bytes();
+            MacAddr::local([a, b, c, d])
+        });
+        let fixed_ips = match self.addresses {
+            None => intent.allot(network, mac, leased)?,
+            Some(addresses) => {
+                addresses.into_iter().map(|address| place(intent, network, address)).collect::<Result<_, _>>()?
+            }
+        };
+        let trunk = (!self.trunk_vlans.is_empty())
+            .then(|| Trunk { native: !self.trunk_only_tagged, tagged: self.trunk_vlans.clone() });
+        if trunk.is_none() && self.trunk_only_tagged {
+            return Err(IntentError::Invalid("trunk_only_tagged needs trunk_vlans".into()));
+        }
+        let device = self.device.map(|domain| {
+            let known = old.and_then(|old| old.device.as_ref()).filter(|device| device.domain == domain);
+            Device { domain, name: known.map(|device| device.name.clone()).unwrap_or_default() }
+        });
+        Ok(Port {
+            id,
+            network: network.id,
+            name: self.name,
+            mac,
+            fixed_ips,
+            trunk,
+            dns_name: self.dns_name,
+            device,
+            origin: old.map_or(Origin::Admin, |old| old.origin),
+        })
+    }
+}
+
+/// The subnet of a network that an address is in.
+fn place(intent: &Intent, network: &Network, address: IpAddr) -> Result<FixedIp, IntentError> {
+    let subnet = intent.subnets_of(network.id).find(|subnet| subnet.cidr.contains(&address));
+    subnet.map(|subnet| FixedIp { subnet: subnet.id, address }).ok_or_else(|| {
+        let blocks: Vec<_> = intent.subnets_of(network.id).map(|subnet| subnet.cidr.to_string()).collect();
+        let blocks = if blocks.is_empty() { "it has none".to_owned() } else { format!("it has {}", blocks.join(", ")) };
+        IntentError::Invalid(format!(
+            "address {address} is outside the subnets of network '{}' ({blocks})",
+            network.name
+        ))
+    })
+}

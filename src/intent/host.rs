@@ -1,0 +1,50 @@
+use super::ResourceName;
+use crate::net::{IfName, VlanId};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
+
+/// What the administrator says of this host, from the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostConfig {
+    pub physical_networks: BTreeMap<ResourceName, PhysicalNetwork>,
+    /// Interfaces that guests' packets may leave by, besides those with a default route.
+    pub egress: BTreeSet<IfName>,
+}
+
+/// A name for an uplink of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PhysicalNetwork {
+    pub bridging: Bridging,
+    /// The VLANs that networks here may use.
+    pub vlans: RangeInclusive<VlanId>,
+    /// The VLAN that the bridge keeps untagged frames in; a flat network lives there.
+    pub native_vlan: VlanId,
+}
+
+/// Whose the bridge is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bridging {
+    /// Ours, made on this NIC.
+    Own {
+        uplink: IfName,
+        bridge: IfName,
+        /// Whether the NIC may be taken although it holds the host's address or default route.
+        take_host_nic: bool,
+    },
+    /// Somebody else's: only our guests' ports on it are ours.
+    Existing { bridge: IfName },
+}
+
+impl PhysicalNetwork {
+    pub fn bridge(&self) -> &IfName {
+        match &self.bridging {
+            Bridging::Own { bridge, .. } | Bridging::Existing { bridge } => bridge,
+        }
+    }
+
+    pub fn is_own(&self) -> bool {
+        matches!(self.bridging, Bridging::Own { .. })
+    }
+}

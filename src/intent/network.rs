@@ -1,0 +1,74 @@
+use super::{NetworkId, ResourceName};
+use crate::net::{DomainName, IfName, VlanId};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// An isolated layer-2 broadcast domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    pub id: NetworkId,
+    /// Unique; also the name of the libvirt network that offers it.
+    pub name: ResourceName,
+    pub segment: Segment,
+    /// The bridge of a `local` network, chosen when it is made so that a rename does not move guests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<IfName>,
+    /// Bytes of layer-3 payload, 68 to 65,535; told to guests by DHCP. `None`: 1,500.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// Where guests' names live, `lab.internal` say. `None`: `<name>.internal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_domain: Option<DomainName>,
+}
+
+/// How a network's frames are carried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Segment {
+    /// On this host only, on a bridge of its own.
+    Local,
+    /// Untagged on a physical network.
+    Flat { physical_network: ResourceName },
+    /// With an IEEE 802.1Q tag on a physical network.
+    Vlan { physical_network: ResourceName, vid: VlanId },
+}
+
+impl Segment {
+    pub fn physical_network(&self) -> Option<&ResourceName> {
+        match self {
+            Segment::Local => None,
+            Segment::Flat { physical_network } | Segment::Vlan { physical_network, .. } => Some(physical_network),
+        }
+    }
+}
+
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Segment::Local => f.write_str("local"),
+            Segment::Flat { physical_network } => write!(f, "flat on {physical_network}"),
+            Segment::Vlan { physical_network, vid } => write!(f, "VLAN {vid} on {physical_network}"),
+        }
+    }
+}
+
+impl Network {
+    /// The name that its bridge gets: `vmf-NAME` where that fits an interface name, else one from the identity.
+    pub fn bridge_name(id: NetworkId, name: &str) -> IfName {
+        let readable = format!("vmf-{}", name.to_ascii_lowercase());
+        IfName::new(&readable).unwrap_or_else(|_| {
+            let hex = id.0.simple().to_string();
+            IfName::new(&format!("vmf-{}", &hex[..11])).expect("4 + 11 hex digits are an interface name")
+        })
+    }
+
+    /// The domain that guests' names live in.
+    pub fn domain(&self) -> DomainName {
+        self.dns_domain.clone().unwrap_or_else(|| {
+            let label = crate::net::DnsLabel::from_free_text(self.name.as_str());
+            let label = label.as_ref().map_or("network", |l| l.as_str());
+            DomainName::new(&format!("{label}.internal")).expect("a label and a label are a domain name")
+        })
+    }
+}

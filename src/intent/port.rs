@@ -1,0 +1,64 @@
+use super::{NetworkId, PortId, ResourceName, SubnetId};
+use crate::net::{DnsLabel, MacAddr, VlanId};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, net::IpAddr};
+use uuid::Uuid;
+
+/// One virtual NIC's place on a network. Made beforehand it is also the reservation of its addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    pub id: PortId,
+    pub network: NetworkId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<ResourceName>,
+    /// Unique on the network.
+    pub mac: MacAddr,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fixed_ips: Vec<FixedIp>,
+    /// `None`: an access port, whose frames are untagged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk: Option<Trunk>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_name: Option<DnsLabel>,
+    /// The guest that it is for. `None`: whichever guest's NIC has its MAC and names its network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
+    pub origin: Origin,
+}
+
+/// An address that a port holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FixedIp {
+    pub subnet: SubnetId,
+    pub address: IpAddr,
+}
+
+/// The VLANs of a port that sends and receives tagged frames.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trunk {
+    /// Whether untagged frames belong to the port's own network; else they are dropped.
+    pub native: bool,
+    pub tagged: BTreeSet<VlanId>,
+}
+
+/// A libvirt domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    pub domain: Uuid,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+}
+
+/// Who made a port, and so who deletes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// A person or a client: it stays until they delete it.
+    Admin,
+    /// A guest's NIC: it goes when the domain is undefined.
+    Guest,
+}

@@ -1,0 +1,218 @@
+//! Which port a guest's NIC has. First match wins: a port made for the guest and MAC; the wish in the guest's metadata;
+//! the libvirt network that offers one of ours; a bridge of ours.
+
+use super::{
+    Change, Device, HostConfig, Intent, IntentError, Network, NetworkId, Origin, Port, PortId, Segment, SubnetId, Trunk,
+};
+use crate::net::{IfName, MacAddr, VlanId};
+use std::{collections::BTreeSet, net::IpAddr};
+use uuid::Uuid;
+
+/// A NIC as a guest's definition describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicRequest {
+    pub domain: Uuid,
+    pub domain_name: String,
+    pub mac: MacAddr,
+    pub source: NicSource,
+    /// The network or port that the guest's metadata asks for, by name or id.
+    pub wish_network: Option<String>,
+    pub wish_port: Option<String>,
+    /// libvirt's `<vlan>`: tagged VLANs of a trunk, or the one of an access port.
+    pub vlans: BTreeSet<VlanId>,
+    pub native_vlan: Option<VlanId>,
+    pub trunk: bool,
+}
+
+/// Where a NIC is plugged in, in libvirt's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NicSource {
+    /// `<source network=…>`; the bridge is known once it runs.
+    Network {
+        name: String,
+        bridge: Option<IfName>,
+    },
+    Bridge(IfName),
+    /// `<interface type='ethernet'>`.
+    Ethernet,
+    Other,
+}
+
+/// What a NIC's lookup gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// It is not on a network of ours.
+    NotOurs,
+    Port(PortId),
+    /// It is to have this port, which is not made yet.
+    New(Box<Port>),
+}
+
+/// Why a NIC that is ours has no port. The text names the NIC, the network and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("NIC {mac} of guest '{guest}': {why}")]
+pub struct ResolveError {
+    pub mac: MacAddr,
+    pub guest: String,
+    pub why: String,
+}
+
+/// Finds the port of a NIC, or makes the plan of one.
+pub fn resolve(
+    intent: &Intent,
+    host: &HostConfig,
+    nic: &NicRequest,
+    leased: impl Fn(SubnetId, IpAddr) -> bool,
+) -> Result<Resolution, ResolveError> {
+    let fail = |why: String| ResolveError { mac: nic.mac, guest: nic.domain_name.clone(), why };
+    if let Some(port) = intent.port_by_device(nic.domain, nic.mac) {
+        return Ok(match find_network(intent, host, nic) {
+            // A guest's own port follows its definition to another network; one that a person made stays.
+            Ok(Some(network)) if network.id != port.network && port.origin == Origin::Guest => {
+                fresh(intent, network, nic, leased).map_err(|error| fail(error.to_string()))?
+            }
+            _ => Resolution::Port(port.id),
+        });
+    }
+    if let Some(wish) = &nic.wish_port {
+        let port = intent.find_port(wish).map_err(|error| {
+            fail(format!("its metadata asks for a port: {error}; make it with 'vmfabric port create'"))
+        })?;
+        if port.mac != nic.mac {
+            return Err(fail(format!("port '{wish}' has MAC address {}; give the NIC that address", port.mac)));
+        }
+        return taken_by_other(intent, port, nic).map_err(fail);
+    }
+    let Some(network) = find_network(intent, host, nic).map_err(fail)? else { return Ok(Resolution::NotOurs) };
+    if let Some(port) = intent.port_by_mac(network.id, nic.mac) {
+        return taken_by_other(intent, port, nic).map_err(fail);
+    }
+    fresh(intent, network, nic, leased).map_err(|error| fail(error.to_string()))
+}
+
+fn taken_by_other(intent: &Intent, port: &Port, nic: &NicRequest) -> Result<Resolution, String> {
+    match &port.device {
+        Some(device) if device.domain != nic.domain => {
+            let network = intent.network(port.network).map_or("?", |network| network.name.as_str());
+            let holder = if device.name.is_empty() { device.domain.to_string() } else { format!("'{}'", device.name) };
+            Err(format!(
+                "its MAC address is used on network '{network}' by guest {holder}; give one of them another, or delete port {}",
+                port.id
+            ))
+        }
+        _ => Ok(Resolution::Port(port.id)),
+    }
+}
+
+fn find_network<'a>(intent: &'a Intent, host: &HostConfig, nic: &NicRequest) -> Result<Option<&'a Network>, String> {
+    if let Some(wish) = &nic.wish_network {
+        let found = intent.find_network(wish);
+        return found.map(Some).map_err(|_| {
+            format!("its metadata asks for network '{wish}', which does not exist; make it with 'vmfabric network create {wish}'")
+        });
+    }
+    let bridge = match &nic.source {
+        NicSource::Network { name, bridge } => {
+            if let Ok(network) = intent.find_network(name) {
+                // A libvirt network of the same name that is not the one we offer has another bridge.
+                let ours = bridge_of(network, host);
+                let same = bridge.is_none() || bridge.as_ref() == ours;
+                return Ok(same.then_some(network));
+            }
+            bridge.as_ref()
+        }
+        NicSource::Bridge(bridge) => Some(bridge),
+        NicSource::Ethernet | NicSource::Other => None,
+    };
+    bridge.map_or(Ok(None), |bridge| network_on_bridge(intent, host, nic, bridge))
+}
+
+fn bridge_of<'a>(network: &'a Network, host: &'a HostConfig) -> Option<&'a IfName> {
+    match network.segment.physical_network() {
+        None => network.bridge.as_ref(),
+        Some(name) => host.physical_networks.get(name).map(|physical| physical.bridge()),
+    }
+}
+
+/// On a bridge that carries several networks the NIC's own VLAN decides.
+fn network_on_bridge<'a>(
+    intent: &'a Intent,
+    host: &HostConfig,
+    nic: &NicRequest,
+    bridge: &IfName,
+) -> Result<Option<&'a Network>, String> {
+    if let Some(local) = intent.networks().find(|network| network.bridge.as_ref() == Some(bridge)) {
+        return Ok(Some(local));
+    }
+    let Some((name, physical)) = host.physical_networks.iter().find(|(_, physical)| physical.bridge() == bridge) else {
+        return Ok(None);
+    };
+    let wanted = nic.native_vlan.or_else(|| (!nic.trunk).then(|| nic.vlans.first().copied()).flatten());
+    let found = intent.networks().find(|network| match (&network.segment, wanted) {
+        (Segment::Vlan { physical_network, vid }, Some(wanted)) => physical_network == name && *vid == wanted,
+        (Segment::Flat { physical_network }, None) => physical_network == name,
+        _ => false,
+    });
+    match (found, wanted) {
+        (Some(network), _) => Ok(Some(network)),
+        // Whoever plugs into somebody else's bridge without asking for a network of ours is not ours.
+        (None, _) if !physical.is_own() => Ok(None),
+        (None, Some(vid)) => Err(format!(
+            "bridge {bridge} has no network for VLAN {vid}; make it with 'vmfabric network create NAME --vlan {vid} --physical {name}'"
+        )),
+        (None, None) => Err(format!(
+            "bridge {bridge} has no network for untagged frames; name a network in the guest's metadata, or make one with 'vmfabric network create NAME --flat --physical {name}'"
+        )),
+    }
+}
+
+fn fresh(
+    intent: &Intent,
+    network: &Network,
+    nic: &NicRequest,
+    leased: impl Fn(SubnetId, IpAddr) -> bool,
+) -> Result<Resolution, IntentError> {
+    let trunk = nic.trunk.then(|| Trunk {
+        native: nic.native_vlan.is_some(),
+        tagged: nic.vlans.iter().copied().filter(|vid| Some(*vid) != nic.native_vlan).collect(),
+    });
+    Ok(Resolution::New(Box::new(Port {
+        id: guest_port_id(nic.domain, nic.mac, network.id),
+        network: network.id,
+        name: None,
+        mac: nic.mac,
+        fixed_ips: intent.allot(network, nic.mac, leased)?,
+        trunk,
+        dns_name: None,
+        device: Some(Device { domain: nic.domain, name: nic.domain_name.clone() }),
+        origin: Origin::Guest,
+    })))
+}
+
+/// The identity of the port that a NIC gets by itself: the same for the same guest, MAC and network (RFC 9562 v5).
+fn guest_port_id(domain: Uuid, mac: MacAddr, network: NetworkId) -> PortId {
+    let mut name = domain.as_bytes().to_vec();
+    name.extend(mac.octets());
+    PortId(Uuid::new_v5(&network.0, &name))
+}
+
+/// The changes that make a resolution true.
+pub fn changes_for(intent: &Intent, resolution: &Resolution, nic: &NicRequest) -> Vec<Change> {
+    match resolution {
+        Resolution::NotOurs => Vec::new(),
+        Resolution::New(port) => {
+            let old = intent.port_by_device(nic.domain, nic.mac).map(|old| Change::DeletePort(old.id));
+            old.into_iter().chain([Change::PutPort((**port).clone())]).collect()
+        }
+        Resolution::Port(id) => match intent.port(*id) {
+            // The guest was renamed. A port that a person made keeps what they said of it.
+            Some(port)
+                if port.origin == Origin::Guest && port.device.as_ref().is_some_and(|d| d.name != nic.domain_name) =>
+            {
+                let device = Some(Device { domain: nic.domain, name: nic.domain_name.clone() });
+                vec![Change::PutPort(Port { device, ..port.clone() })]
+            }
+            _ => Vec::new(),
+        },
+    }
+}

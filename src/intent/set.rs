@@ -1,0 +1,233 @@
+use super::{
+    Change, HostConfig, IntentError, Network, NetworkId, Origin, Port, PortId, Subnet, SubnetId, Undo, pick_address,
+};
+use crate::net::MacAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+use uuid::Uuid;
+
+/// All that people want of this host's networks, valid as a whole, with the indexes that lookups need.
+#[derive(Debug, Clone, Default)]
+pub struct Intent {
+    pub(super) networks: BTreeMap<NetworkId, Network>,
+    pub(super) subnets: BTreeMap<SubnetId, Subnet>,
+    pub(super) ports: BTreeMap<PortId, Port>,
+    by_mac: BTreeMap<(NetworkId, MacAddr), PortId>,
+    by_device: BTreeMap<(Uuid, MacAddr), PortId>,
+    by_tail: BTreeSet<([u8; 5], PortId)>,
+    by_network: BTreeSet<(NetworkId, PortId)>,
+    addresses: BTreeMap<(SubnetId, IpAddr), PortId>,
+}
+
+impl Intent {
+    pub fn networks(&self) -> impl ExactSizeIterator<Item = &Network> {
+        self.networks.values()
+    }
+
+    pub fn subnets(&self) -> impl ExactSizeIterator<Item = &Subnet> {
+        self.subnets.values()
+    }
+
+    pub fn ports(&self) -> impl ExactSizeIterator<Item = &Port> {
+        self.ports.values()
+    }
+
+    pub fn network(&self, id: NetworkId) -> Option<&Network> {
+        self.networks.get(&id)
+    }
+
+    pub fn subnet(&self, id: SubnetId) -> Option<&Subnet> {
+        self.subnets.get(&id)
+    }
+
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(&id)
+    }
+
+    pub fn subnets_of(&self, network: NetworkId) -> impl Iterator<Item = &Subnet> {
+        self.subnets.values().filter(move |subnet| subnet.network == network)
+    }
+
+    pub fn ports_of(&self, network: NetworkId) -> impl Iterator<Item = &Port> {
+        let all = (network, PortId(Uuid::nil()))..=(network, PortId(Uuid::max()));
+        self.by_network.range(all).filter_map(|(_, id)| self.ports.get(id))
+    }
+
+    /// A network by its name or the text of its id.
+    pub fn find_network(&self, name_or_id: &str) -> Result<&Network, IntentError> {
+        let by_id = name_or_id.parse().ok().and_then(|id| self.networks.get(&NetworkId(id)));
+        let by_name = || self.networks.values().find(|network| network.name.as_str() == name_or_id);
+        by_id.or_else(by_name).ok_or_else(|| IntentError::not_found("network", name_or_id))
+    }
+
+    /// A subnet by its name or the text of its id.
+    pub fn find_subnet(&self, name_or_id: &str) -> Result<&Subnet, IntentError> {
+        let by_id = name_or_id.parse().ok().and_then(|id| self.subnets.get(&SubnetId(id)));
+        let by_name = || self.subnets.values().find(|subnet| subnet.name.as_str() == name_or_id);
+        by_id.or_else(by_name).ok_or_else(|| IntentError::not_found("subnet", name_or_id))
+    }
+
+    /// A port by its name, the text of its id, or its MAC address where one port alone has it.
+    pub fn find_port(&self, name: &str) -> Result<&Port, IntentError> {
+        if let Some(port) = name.parse().ok().and_then(|id| self.ports.get(&PortId(id))) {
+            return Ok(port);
+        }
+        if let Some(port) = self.ports.values().find(|port| port.name.as_ref().is_some_and(|n| n.as_str() == name)) {
+            return Ok(port);
+        }
+        let mac: MacAddr = name.parse().map_err(|_| IntentError::not_found("port", name))?;
+        let mut holders = self.ports_with_tail(mac.tail()).filter(|port| port.mac == mac);
+        match (holders.next(), holders.next()) {
+            (Some(port), None) => Ok(port),
+            (None, _) => Err(IntentError::not_found("port", name)),
+            (Some(_), Some(_)) => Err(IntentError::Ambiguous { name: name.to_owned() }),
+        }
+    }
+
+    pub fn port_by_mac(&self, network: NetworkId, mac: MacAddr) -> Option<&Port> {
+        self.by_mac.get(&(network, mac)).and_then(|id| self.ports.get(id))
+    }
+
+    pub fn port_by_device(&self, domain: Uuid, mac: MacAddr) -> Option<&Port> {
+        self.by_device.get(&(domain, mac)).and_then(|id| self.ports.get(id))
+    }
+
+    pub fn ports_of_device(&self, domain: Uuid) -> impl Iterator<Item = &Port> {
+        self.by_device
+            .range((domain, MacAddr::LOWEST)..)
+            .take_while(move |((device, _), _)| *device == domain)
+            .filter_map(|(_, id)| self.ports.get(id))
+    }
+
+    /// Ports whose MAC address ends so (see [`MacAddr::tail`]).
+    pub fn ports_with_tail(&self, tail: [u8; 5]) -> impl Iterator<Item = &Port> {
+        let all = (tail, PortId(Uuid::nil()))..=(tail, PortId(Uuid::max()));
+        self.by_tail.range(all).filter_map(|(_, id)| self.ports.get(id))
+    }
+
+    pub fn address_holder(&self, subnet: SubnetId, address: IpAddr) -> Option<PortId> {
+        self.addresses.get(&(subnet, address)).copied()
+    }
+
+    /// Picks one address for a NIC in the first subnet of a network that allots any; none where no subnet does.
+    /// `leased` tells which addresses others hold by DHCP alone.
+    pub fn allot(
+        &self,
+        network: &Network,
+        mac: MacAddr,
+        leased: impl Fn(SubnetId, IpAddr) -> bool,
+    ) -> Result<Vec<super::FixedIp>, IntentError> {
+        let mut full = Vec::new();
+        for subnet in self.subnets_of(network.id).filter(|subnet| !subnet.pools.is_empty()) {
+            let taken = |address| self.addresses.contains_key(&(subnet.id, address)) || leased(subnet.id, address);
+            match pick_address(&subnet.pools, mac, taken) {
+                Some(address) => return Ok(vec![super::FixedIp { subnet: subnet.id, address }]),
+                None => full.extend(subnet.pools.iter().map(ToString::to_string)),
+            }
+        }
+        if full.is_empty() {
+            return Ok(Vec::new());
+        }
+        Err(IntentError::PoolExhausted { network: network.name.clone(), pools: full.join(", ") })
+    }
+
+    /// Applies the changes in order, or none of them.
+    pub fn apply(&mut self, changes: Vec<Change>, host: &HostConfig) -> Result<Undo, IntentError> {
+        let mut undo = Undo::default();
+        for change in changes {
+            if let Err(error) = super::check::check(self, &change, host) {
+                self.undo(undo);
+                return Err(error);
+            }
+            self.replace(change, &mut undo.0);
+        }
+        Ok(undo)
+    }
+
+    /// Takes back what [`Intent::apply`] did; nothing else may have been applied since.
+    pub fn undo(&mut self, undo: Undo) {
+        let mut scratch = Vec::new();
+        for change in undo.0.into_iter().rev() {
+            self.replace(change, &mut scratch);
+        }
+    }
+
+    fn replace(&mut self, change: Change, undo: &mut Vec<Change>) {
+        match change {
+            Change::PutNetwork(network) => {
+                let id = network.id;
+                undo.push(self.networks.insert(id, network).map_or(Change::DeleteNetwork(id), Change::PutNetwork));
+            }
+            Change::DeleteNetwork(id) => {
+                let subnets: Vec<_> = self.subnets_of(id).map(|subnet| subnet.id).collect();
+                let ports: Vec<_> = self.ports_of(id).map(|port| port.id).collect();
+                ports.into_iter().for_each(|port| self.replace(Change::DeletePort(port), undo));
+                subnets.into_iter().for_each(|subnet| self.replace(Change::DeleteSubnet(subnet), undo));
+                undo.extend(self.networks.remove(&id).map(Change::PutNetwork));
+            }
+            Change::PutSubnet(subnet) => {
+                let id = subnet.id;
+                undo.push(self.subnets.insert(id, subnet).map_or(Change::DeleteSubnet(id), Change::PutSubnet));
+            }
+            Change::DeleteSubnet(id) => {
+                let holders: Vec<_> =
+                    self.addresses.range((id, LOWEST)..).take_while(|((s, _), _)| *s == id).map(|(_, p)| *p).collect();
+                for holder in holders {
+                    let Some(mut port) = self.ports.get(&holder).cloned() else { continue };
+                    port.fixed_ips.retain(|ip| ip.subnet != id);
+                    self.replace(Change::PutPort(port), undo);
+                }
+                undo.extend(self.subnets.remove(&id).map(Change::PutSubnet));
+            }
+            Change::PutPort(port) => {
+                let id = port.id;
+                let old = self.ports.remove(&id);
+                if let Some(old) = &old {
+                    self.unindex(old);
+                }
+                self.index(&port);
+                self.ports.insert(id, port);
+                undo.push(old.map_or(Change::DeletePort(id), Change::PutPort));
+            }
+            Change::DeletePort(id) => {
+                if let Some(old) = self.ports.remove(&id) {
+                    self.unindex(&old);
+                    undo.push(Change::PutPort(old));
+                }
+            }
+        }
+    }
+
+    fn index(&mut self, port: &Port) {
+        self.by_mac.insert((port.network, port.mac), port.id);
+        self.by_tail.insert((port.mac.tail(), port.id));
+        self.by_network.insert((port.network, port.id));
+        if let Some(device) = &port.device {
+            self.by_device.insert((device.domain, port.mac), port.id);
+        }
+        for ip in &port.fixed_ips {
+            self.addresses.insert((ip.subnet, ip.address), port.id);
+        }
+    }
+
+    fn unindex(&mut self, port: &Port) {
+        self.by_mac.remove(&(port.network, port.mac));
+        self.by_tail.remove(&(port.mac.tail(), port.id));
+        self.by_network.remove(&(port.network, port.id));
+        if let Some(device) = &port.device {
+            self.by_device.remove(&(device.domain, port.mac));
+        }
+        for ip in &port.fixed_ips {
+            self.addresses.remove(&(ip.subnet, ip.address));
+        }
+    }
+
+    /// The guest-made ports of a domain, which go when it is undefined.
+    pub fn guest_ports_of(&self, domain: Uuid) -> Vec<PortId> {
+        self.ports_of_device(domain).filter(|port| port.origin == Origin::Guest).map(|port| port.id).collect()
+    }
+}
+
+const LOWEST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);

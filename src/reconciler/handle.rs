@@ -1,0 +1,95 @@
+use super::View;
+use crate::{
+    backend::{DriverError, StoreError},
+    intent::{IntentError, Network, NetworkDraft, NetworkId, Port, PortDraft, PortId, Subnet, SubnetDraft, SubnetId},
+};
+use serde_json::{Map, Value};
+use std::sync::{Arc, RwLock, RwLockReadGuard};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// Where a command's result goes.
+pub type Reply<T> = oneshot::Sender<Result<T, CommandError>>;
+
+/// What clients ask of the loop. Names are resolved and drafts completed in the loop, against what is there then.
+#[derive(Debug)]
+pub enum Command {
+    CreateNetwork(NetworkDraft, Reply<Network>),
+    UpdateNetwork(NetworkId, Map<String, Value>, Reply<Network>),
+    DeleteNetwork(NetworkId, Reply<()>),
+    CreateSubnet(SubnetDraft, Reply<Subnet>),
+    UpdateSubnet(SubnetId, Map<String, Value>, Reply<Subnet>),
+    DeleteSubnet(SubnetId, Reply<()>),
+    CreatePort(PortDraft, Reply<Port>),
+    UpdatePort(PortId, Map<String, Value>, Reply<Port>),
+    DeletePort(PortId, Reply<()>),
+    /// What a full pass would change now, as text, one line a change.
+    Plan(Reply<Vec<String>>),
+}
+
+/// Why a command was refused. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error(transparent)]
+    Intent(#[from] IntentError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    #[error("{what} is in use by guest {guests}; shut it down or unplug the NIC first")]
+    InUse { what: String, guests: String },
+    #[error("vmfabricd is busy with more requests than it queues; try again")]
+    Busy,
+    #[error("vmfabricd is stopping")]
+    Stopping,
+}
+
+/// What has changed, for those who watch. A receiver that lags reads the whole [`View`] again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    NetworkAdded(NetworkId),
+    NetworkChanged(NetworkId),
+    NetworkRemoved(NetworkId),
+    SubnetAdded(SubnetId),
+    SubnetChanged(SubnetId),
+    SubnetRemoved(SubnetId),
+    PortAdded(PortId),
+    PortChanged(PortId),
+    PortRemoved(PortId),
+    LeasesChanged(NetworkId),
+    /// Health, problems, libvirt's state.
+    StatusChanged,
+}
+
+/// The way to the loop, for any number of holders.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    view: Arc<RwLock<View>>,
+    notices: broadcast::Sender<Notice>,
+}
+
+impl Handle {
+    pub fn new(commands: mpsc::Sender<Command>, view: Arc<RwLock<View>>, notices: broadcast::Sender<Notice>) -> Self {
+        Self { commands, view, notices }
+    }
+
+    /// The state as of now. Hold it briefly and never across an await.
+    pub fn view(&self) -> RwLockReadGuard<'_, View> {
+        // A poisoned lock means that a writer panicked between two assignments; the data is still whole values.
+        self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub fn watch(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
+    }
+
+    /// Sends a command and waits for its result: `handle.call(|reply| Command::Plan(reply)).await`.
+    pub async fn call<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, CommandError> {
+        let (reply, result) = oneshot::channel();
+        self.commands.try_send(command(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => CommandError::Busy,
+            mpsc::error::TrySendError::Closed(_) => CommandError::Stopping,
+        })?;
+        result.await.map_err(|_| CommandError::Stopping)?
+    }
+}

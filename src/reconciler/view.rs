@@ -1,0 +1,110 @@
+use crate::{
+    backend::LeaseRecord,
+    datapath::Capabilities,
+    intent::{HostConfig, Intent, NetworkId, PortId, SubnetId},
+    net::IfName,
+};
+use std::{collections::BTreeMap, net::IpAddr};
+use uuid::Uuid;
+
+/// What readers see: the intent as committed, and what became of it.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    pub intent: Intent,
+    pub host: HostConfig,
+    pub attachments: BTreeMap<PortId, Attachment>,
+    pub leases: BTreeMap<(NetworkId, IpAddr), LeaseRecord>,
+    /// What is wrong now, each with what to do about it.
+    pub problems: Vec<Problem>,
+    pub capabilities: Capabilities,
+    pub libvirt: LibvirtStatus,
+    /// Changes that the last full pass made, and how many passes there were.
+    pub last_changes: usize,
+    pub passes: u64,
+}
+
+/// A running guest's NIC on its port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    pub tap: IfName,
+    /// `None`: known only from the kernel, until libvirt tells.
+    pub domain: Option<Uuid>,
+    /// Its plan is applied and verified.
+    pub verified: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum LibvirtStatus {
+    Connected,
+    Disconnected {
+        reason: String,
+    },
+    #[default]
+    Connecting,
+}
+
+/// What a problem is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    Host,
+    Network(NetworkId),
+    Subnet(SubnetId),
+    Port(PortId),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub subject: Subject,
+    pub message: String,
+}
+
+/// A port's state as people see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortStatus {
+    /// No running guest has it.
+    Down,
+    /// A guest has it and its plan is not verified yet.
+    Build,
+    Active,
+    Error,
+}
+
+impl PortStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PortStatus::Down => "down",
+            PortStatus::Build => "build",
+            PortStatus::Active => "active",
+            PortStatus::Error => "error",
+        }
+    }
+}
+
+/// The host's state in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    Ok,
+    Degraded,
+}
+
+impl View {
+    pub fn problems_of(&self, subject: Subject) -> impl Iterator<Item = &Problem> {
+        self.problems.iter().filter(move |problem| problem.subject == subject)
+    }
+
+    pub fn port_status(&self, port: PortId) -> PortStatus {
+        if self.problems_of(Subject::Port(port)).next().is_some() {
+            return PortStatus::Error;
+        }
+        match self.attachments.get(&port) {
+            None => PortStatus::Down,
+            Some(attachment) if attachment.verified => PortStatus::Active,
+            Some(_) => PortStatus::Build,
+        }
+    }
+
+    pub fn health(&self) -> Health {
+        let connected = self.libvirt == LibvirtStatus::Connected;
+        if self.problems.is_empty() && connected { Health::Ok } else { Health::Degraded }
+    }
+}
