@@ -1,8 +1,8 @@
 //! What each change does to a state: the model that the simulated host runs on, and that keeps the daemon's picture of
 //! the real one current between observations.
 
-use super::{Change, Datapath, LinkChange, LinkKind, Sysctl, change::Mismatch};
-use crate::net::IfName;
+use super::{Change, Datapath, LinkChange, LinkKind, Sysctl, VlanEntry, change::Mismatch};
+use crate::net::{IfName, VlanId};
 
 impl Datapath {
     /// Does one change, with what the kernel does along with it.
@@ -35,7 +35,7 @@ impl Datapath {
                 if entry.flags().0 {
                     // A port has one PVID: the former holder keeps its VLAN without it.
                     for ((_, _), other) in self.vlans.iter_mut().filter(|((l, v), _)| l == link && v != vid) {
-                        *other = super::VlanEntry::from_flags(false, other.flags().1);
+                        *other = VlanEntry::from_flags(false, other.flags().1);
                     }
                 }
                 self.vlans.insert((link.clone(), *vid), *entry);
@@ -91,6 +91,10 @@ impl Datapath {
         }
         if moved {
             self.vlans.retain(|(link, _), _| link != name);
+            let pvid = change.master.iter().flatten().find_map(|master| self.links.get(master)?.bridge()?.default_pvid);
+            if let Some(pvid) = pvid.and_then(|pvid| VlanId::new(pvid).ok()) {
+                self.vlans.insert((name.clone(), pvid), VlanEntry::Native);
+            }
         }
         Ok(())
     }

@@ -6,6 +6,8 @@ use std::{fmt, str::FromStr};
 pub struct VlanId(u16);
 
 impl VlanId {
+    pub const LOWEST: Self = Self(1);
+    pub const HIGHEST: Self = Self(4094);
     /// The ID that switches use for untagged frames unless told otherwise.
     pub const DEFAULT: Self = Self(1);
 

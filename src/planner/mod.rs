@@ -1,1 +1,71 @@
-//! planner.
+//! What a host's kernel should be, as a pure function of the intent, the guests that run, and what the host has.
+
+mod bridge;
+mod l3;
+mod nft;
+mod port;
+mod problem;
+
+pub use l3::gateway_name;
+pub use nft::{BOUND, BRIDGES, known_skeletons};
+pub use port::port_of_alias;
+pub use problem::{Problem, Subject};
+
+use crate::{
+    datapath::{Datapath, Observed, Sysctl},
+    intent::{HostConfig, Intent, PortId},
+    net::IfName,
+};
+use std::collections::BTreeMap;
+
+/// All that a plan follows from.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    pub intent: &'a Intent,
+    pub host: &'a HostConfig,
+    /// The tap of each port that a running guest has.
+    pub attachments: &'a BTreeMap<PortId, IfName>,
+    pub observed: &'a Observed,
+    /// What kernel parameters were before we set them.
+    pub previous: &'a BTreeMap<Sysctl, String>,
+}
+
+/// What should be, and what cannot be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub desired: Datapath,
+    pub problems: Vec<Problem>,
+}
+
+/// The whole host.
+pub fn plan(input: Input<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let bridges = bridge::plan_bridges(input, &mut plan);
+    for (port, tap) in input.attachments {
+        port::plan_port(input, &bridges, *port, tap, &mut plan);
+    }
+    let gateways = l3::plan_gateways(input, &bridges, &mut plan);
+    l3::plan_forwarding(input, &gateways, &mut plan);
+    nft::plan_tables(input, &bridges, &gateways, &mut plan);
+    plan
+}
+
+/// The part of [`plan`] that brings just these ports up; [`crate::diff::Scope::Links`] of their taps is its scope. It
+/// takes away nothing, so that a full plan must follow where something may have to go.
+pub fn plan_ports(input: Input<'_>, ports: &[PortId]) -> Plan {
+    let mut plan = Plan::default();
+    for port in ports {
+        let Some(tap) = input.attachments.get(port) else { continue };
+        let Some(network) = input.intent.port(*port).and_then(|port| input.intent.network(port.network)) else {
+            continue;
+        };
+        let mut nowhere = Plan::default();
+        let bridges = bridge::bridges_of(input, network, &mut nowhere);
+        port::plan_port(input, &bridges, *port, tap, &mut plan);
+    }
+    nft::bind_ports(input, &mut plan);
+    plan
+}
+
+#[cfg(test)]
+mod tests;

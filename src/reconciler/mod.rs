@@ -3,5 +3,6 @@
 mod handle;
 mod view;
 
+pub use crate::planner::{Problem, Subject};
 pub use handle::{Command, CommandError, Handle, Notice, Reply};
-pub use view::{Attachment, Health, LibvirtStatus, PortStatus, Problem, Subject, View};
+pub use view::{Attachment, Health, LibvirtStatus, PortStatus, View};

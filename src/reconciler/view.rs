@@ -1,8 +1,9 @@
 use crate::{
     backend::LeaseRecord,
     datapath::Capabilities,
-    intent::{HostConfig, Intent, NetworkId, PortId, SubnetId},
+    intent::{HostConfig, Intent, NetworkId, PortId},
     net::IfName,
+    planner::{Problem, Subject},
 };
 use std::{collections::BTreeMap, net::IpAddr};
 use uuid::Uuid;
@@ -41,21 +42,6 @@ pub enum LibvirtStatus {
     },
     #[default]
     Connecting,
-}
-
-/// What a problem is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subject {
-    Host,
-    Network(NetworkId),
-    Subnet(SubnetId),
-    Port(PortId),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    pub subject: Subject,
-    pub message: String,
 }
 
 /// A port's state as people see it.

@@ -1,0 +1,300 @@
+//! Planner and diff together, on hosts and intents made at random: proptest prints the seed of a failure.
+
+use super::*;
+use crate::{
+    datapath::{BridgeSettings, Capabilities, Link, LinkKind, VlanEntry},
+    diff::{Scope, diff},
+    intent::*,
+    net::{AddressRange, MacAddr, VlanId},
+};
+use proptest::prelude::*;
+use std::{collections::BTreeSet, net::IpAddr};
+use uuid::Uuid;
+
+pub(crate) fn if_name(text: &str) -> IfName {
+    IfName::new(text).expect("interface name")
+}
+
+fn name(text: &str) -> ResourceName {
+    ResourceName::new(text).expect("resource name")
+}
+
+fn vid(id: u16) -> VlanId {
+    VlanId::new(id).expect("VLAN")
+}
+
+/// A host with a NIC of its own, a spare NIC for `lan`, a foreign VLAN-aware bridge for `dc`, and some taps.
+pub(crate) fn bare_host(taps: usize) -> Observed {
+    let link = |kind: &str| Link {
+        kind: Some(LinkKind::Other(kind.into())),
+        master: Some(None),
+        up: Some(true),
+        mtu: Some(1500),
+        mac: None,
+        alias: Some(String::new()),
+    };
+    let mut observed = Observed {
+        capabilities: Capabilities { bridge_vlan_filtering: true, nft_bridge_meta: true, ipv6: true },
+        ..Observed::default()
+    };
+    observed.default_route_links.insert(if_name("eth0"));
+    let state = &mut observed.datapath;
+    for nic in ["eth0", "eth1", "dummy0"] {
+        state.links.insert(if_name(nic), link("device"));
+    }
+    let foreign = BridgeSettings { vlan_filtering: true, default_pvid: Some(1) };
+    state.links.insert(if_name("br0"), Link { kind: Some(LinkKind::Bridge(foreign)), ..link("") });
+    state.links.insert(if_name("trunk0"), Link { master: Some(Some(if_name("br0"))), ..link("device") });
+    for id in [1, 10, 20, 30] {
+        state.vlans.insert((if_name("trunk0"), vid(id)), VlanEntry::Tagged);
+    }
+    state.addresses.insert((if_name("eth0"), "198.51.100.7/24".parse().expect("address")));
+    state.sysctls.insert(Sysctl::Ipv4Forwarding(if_name("eth0")), "0".into());
+    for tap in 0..taps {
+        state.links.insert(if_name(&format!("vnet{tap}")), link("tun"));
+    }
+    observed
+}
+
+pub(crate) fn host_config() -> HostConfig {
+    let vlans = vid(1)..=vid(4094);
+    let lan = PhysicalNetwork {
+        bridging: Bridging::Own { uplink: if_name("eth1"), bridge: if_name("vmf-lan"), take_host_nic: false },
+        vlans: vlans.clone(),
+        native_vlan: vid(1),
+    };
+    let dc = PhysicalNetwork { bridging: Bridging::Existing { bridge: if_name("br0") }, vlans, native_vlan: vid(1) };
+    HostConfig { physical_networks: [(name("lan"), lan), (name("dc"), dc)].into(), egress: BTreeSet::new() }
+}
+
+/// What a random intent is made of.
+#[derive(Debug, Clone)]
+struct Sketch {
+    networks: Vec<(u8, u16, Option<Forward>)>,
+    /// (network, has a tap, tagged VLANs)
+    ports: Vec<(usize, bool, Vec<u16>)>,
+}
+
+fn sketch() -> impl Strategy<Value = Sketch> {
+    let forward =
+        prop_oneof![Just(None), Just(Some(Forward::None)), Just(Some(Forward::Nat)), Just(Some(Forward::Routed))];
+    let network = (0u8..4, prop_oneof![Just(10u16), Just(20), Just(30), 2u16..4094], forward);
+    let port = (0usize..6, any::<bool>(), prop::collection::vec(prop_oneof![Just(10u16), Just(40), 2u16..50], 0..4));
+    (prop::collection::vec(network, 0..6), prop::collection::vec(port, 0..10))
+        .prop_map(|(networks, ports)| Sketch { networks, ports })
+}
+
+/// Builds as much of a sketch as is valid.
+fn build(sketch: &Sketch) -> (Intent, BTreeMap<PortId, IfName>) {
+    let (mut intent, host, mut attachments) = (Intent::default(), host_config(), BTreeMap::new());
+    for (i, (kind, id, forward)) in sketch.networks.iter().enumerate() {
+        let network_id = NetworkId(Uuid::from_u128(i as u128 + 1));
+        let (physical_network, vlan) = match kind {
+            0 => (None, None),
+            1 => (Some(name("lan")), None),
+            2 => (Some(name("lan")), Some(vid(*id))),
+            _ => (Some(name("dc")), Some(vid(*id))),
+        };
+        let draft = NetworkDraft { name: name(&format!("n{i}")), physical_network, vlan, mtu: None, dns_domain: None };
+        let network = draft.complete(network_id, &intent, None).expect("complete");
+        if intent.apply(vec![super::super::intent::Change::PutNetwork(network)], &host).is_err() {
+            continue;
+        }
+        if let Some(forward) = forward {
+            let cidr = format!("10.{i}.0.0/24");
+            let draft: SubnetDraft =
+                serde_json::from_value(serde_json::json!({ "network": format!("n{i}"), "cidr": cidr, "forward": forward, "dhcp": *kind < 3 && *forward != Forward::None }))
+                    .expect("draft");
+            if let Ok(subnet) = draft.complete(SubnetId(Uuid::from_u128(i as u128 + 100)), &intent) {
+                let _ = intent.apply(vec![super::super::intent::Change::PutSubnet(subnet)], &host);
+            }
+        }
+    }
+    for (i, (network, tap, tagged)) in sketch.ports.iter().enumerate() {
+        let id = PortId(Uuid::from_u128(i as u128 + 1000));
+        let mac = MacAddr::new([0x52, 0x54, 0, 0, 0, i as u8]).expect("mac");
+        let draft: PortDraft = serde_json::from_value(
+            serde_json::json!({ "network": format!("n{network}"), "mac": mac, "trunk_vlans": tagged }),
+        )
+        .expect("draft");
+        let Ok(port) = draft.complete(id, &intent, None, |_, _| false) else { continue };
+        if intent.apply(vec![super::super::intent::Change::PutPort(port)], &host).is_ok() && *tap {
+            attachments.insert(id, if_name(&format!("vnet{i}")));
+        }
+    }
+    (intent, attachments)
+}
+
+fn changes_to(
+    host: &Observed,
+    intent: &Intent,
+    attachments: &BTreeMap<PortId, IfName>,
+) -> Vec<crate::datapath::Change> {
+    let (config, previous) = (host_config(), BTreeMap::new());
+    let plan = plan(Input { intent, host: &config, attachments, observed: host, previous: &previous });
+    diff(&host.datapath, &plan.desired, Scope::Full)
+}
+
+fn settle(host: &mut Observed, intent: &Intent, attachments: &BTreeMap<PortId, IfName>) {
+    // The first round may find what only its own changes made true, as a bridge that ports can join.
+    for _ in 0..3 {
+        for change in changes_to(host, intent, attachments) {
+            host.datapath.apply(&change).unwrap_or_else(|error| panic!("{change}: {error}"));
+        }
+    }
+}
+
+fn foreign_part(host: &Observed) -> (Vec<(IfName, Link)>, Vec<(IfName, VlanId)>) {
+    let mine = |name: &IfName| {
+        name.as_str().starts_with("vmf-") || name.as_str().starts_with("vnet") || name.as_str() == "eth1"
+    };
+    let links =
+        host.datapath.links.iter().filter(|(name, _)| !mine(name)).map(|(n, l)| (n.clone(), l.clone())).collect();
+    let vlans = host.datapath.vlans.keys().filter(|(name, _)| !mine(name)).cloned().collect();
+    (links, vlans)
+}
+
+/// Says how the host differs from what was wanted, without asking diff.
+fn shortfall(host: &Observed, intent: &Intent, attachments: &BTreeMap<PortId, IfName>) -> Option<String> {
+    let (config, previous) = (host_config(), BTreeMap::new());
+    let want = plan(Input { intent, host: &config, attachments, observed: host, previous: &previous }).desired;
+    let have = &host.datapath;
+    for (name, link) in &want.links {
+        let Some(is) = have.links.get(name) else { return Some(format!("no link {name}")) };
+        let same = (link.kind.is_none() || link.kind == is.kind)
+            && link.master == is.master
+            && link.up == is.up
+            && link.alias == is.alias
+            && (link.mtu.is_none() || link.mtu == is.mtu)
+            && (link.mac.is_none() || link.mac == is.mac);
+        if !same {
+            return Some(format!("{name}: {is:?} is not {link:?}"));
+        }
+    }
+    let ours = |name: &IfName| {
+        let link = have.links.get(name);
+        name.as_str().starts_with("vmf-")
+            || link.and_then(|l| l.master()).is_some_and(|m| m.as_str().starts_with("vmf-"))
+    };
+    let tap = |name: &IfName| name.as_str().starts_with("vnet");
+    let vlans: BTreeMap<_, _> =
+        have.vlans.iter().filter(|((name, _), _)| ours(name) || tap(name)).map(|(k, v)| (k.clone(), *v)).collect();
+    let addresses: BTreeSet<_> = have.addresses.iter().filter(|(name, _)| ours(name)).cloned().collect();
+    let strays: Vec<_> =
+        have.links.keys().filter(|n| n.as_str().starts_with("vmf-") && !want.links.contains_key(*n)).collect();
+    match () {
+        _ if vlans != want.vlans => Some(format!("VLANs {vlans:?} are not {:?}", want.vlans)),
+        _ if addresses != want.addresses => Some(format!("addresses {addresses:?}")),
+        _ if have.tables != want.tables => Some(format!("tables {:?} are not {:?}", have.tables, want.tables)),
+        _ if !want.sysctls.iter().all(|(k, v)| have.sysctls.get(k) == Some(v)) => Some("sysctls".into()),
+        _ if !strays.is_empty() => Some(format!("strays {strays:?}")),
+        _ => None,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// From any state that we can have left, each new intent is reached in one round, and then nothing is left to do.
+    #[test]
+    fn every_intent_is_reached_from_every_other(first in sketch(), second in sketch()) {
+        let mut host = bare_host(10);
+        let untouched = foreign_part(&host);
+        for sketch in [&first, &second] {
+            let (intent, attachments) = build(sketch);
+            for change in changes_to(&host, &intent, &attachments) {
+                prop_assert!(host.datapath.apply(&change).is_ok(), "{change}");
+            }
+            let left = changes_to(&host, &intent, &attachments);
+            prop_assert!(left.is_empty(), "left: {}", left.iter().map(|c| c.to_string()).collect::<Vec<_>>().join("; "));
+            prop_assert_eq!(&foreign_part(&host), &untouched);
+            prop_assert_eq!(shortfall(&host, &intent, &attachments), None);
+        }
+        let nothing = changes_to(&host, &Intent::default(), &BTreeMap::new());
+        for change in &nothing {
+            prop_assert!(host.datapath.apply(change).is_ok(), "{change}");
+        }
+        prop_assert!(host.datapath.links.values().all(|link| !link.is_owned()));
+        prop_assert!(host.datapath.tables.is_empty());
+        prop_assert!(host.datapath.links.keys().all(|name| !name.as_str().starts_with("vmf-")));
+    }
+
+    /// A stop after every single change, then a new plan from what is there, reaches the same state.
+    #[test]
+    fn a_stop_anywhere_converges(first in sketch(), second in sketch()) {
+        let (before, attached_before) = build(&first);
+        let (after, attached_after) = build(&second);
+        let mut start = bare_host(10);
+        settle(&mut start, &before, &attached_before);
+        let steps = changes_to(&start, &after, &attached_after);
+        let mut whole = start.clone();
+        settle(&mut whole, &after, &attached_after);
+        for stop in 0..steps.len() {
+            let mut host = start.clone();
+            for change in &steps[..stop] {
+                prop_assert!(host.datapath.apply(change).is_ok());
+            }
+            settle(&mut host, &after, &attached_after);
+            prop_assert_eq!(&host.datapath, &whole.datapath, "stopped after {}", stop);
+            prop_assert_eq!(shortfall(&host, &after, &attached_after), None);
+        }
+    }
+
+    /// While changes are under way no port that is not wholly in place is in the set of those that may speak, unless it
+    /// was there before and stays as it was.
+    #[test]
+    fn no_port_speaks_before_its_place_is_right(first in sketch(), second in sketch()) {
+        let (before, attached_before) = build(&first);
+        let (after, attached_after) = build(&second);
+        let mut host = bare_host(10);
+        settle(&mut host, &before, &attached_before);
+        let steps = changes_to(&host, &after, &attached_after);
+        let mut end = host.clone();
+        for change in &steps {
+            prop_assert!(end.datapath.apply(change).is_ok());
+        }
+        for change in &steps {
+            host.datapath.apply(change).expect("applies");
+            let Some(table) = host.datapath.tables.get(&crate::datapath::Family::Bridge) else { continue };
+            for tap in table.sets.get(BOUND).into_iter().flatten().filter(|name| name.starts_with("vnet")) {
+                let tap = if_name(tap);
+                let newly = matches!(change, crate::datapath::Change::AddElements { set, elements, .. } if set == BOUND && elements.contains(tap.as_str()));
+                if newly {
+                    prop_assert_eq!(host.datapath.links.get(&tap), end.datapath.links.get(&tap));
+                    let vlans = |h: &Observed| h.datapath.vlans.iter().filter(|((l, _), _)| *l == tap).map(|(k, v)| (k.clone(), *v)).collect::<Vec<_>>();
+                    prop_assert_eq!(vlans(&host), vlans(&end));
+                }
+            }
+        }
+    }
+
+    /// The partial plan of a port does what the whole plan would do for it.
+    #[test]
+    fn a_port_alone_comes_up_as_in_the_whole(sketch in sketch()) {
+        let (intent, attachments) = build(&sketch);
+        let (config, previous) = (host_config(), BTreeMap::new());
+        let mut host = bare_host(10);
+        settle(&mut host, &intent, &BTreeMap::new());
+        for (port, tap) in &attachments {
+            let so_far: BTreeMap<_, _> = attachments.range(..=port).map(|(p, t)| (*p, t.clone())).collect();
+            let input = Input { intent: &intent, host: &config, attachments: &so_far, observed: &host, previous: &previous };
+            let part = plan_ports(input, &[*port]);
+            let links = BTreeSet::from([tap.clone()]);
+            let steps = diff(&host.datapath, &part.desired, Scope::Links(&links));
+            for change in steps {
+                prop_assert!(host.datapath.apply(&change).is_ok(), "{change}");
+            }
+        }
+        let left = changes_to(&host, &intent, &attachments);
+        prop_assert!(left.is_empty(), "left: {}", left.iter().map(|c| c.to_string()).collect::<Vec<_>>().join("; "));
+    }
+}
+
+#[test]
+fn pools_of_a_forwarded_subnet_leave_the_gateway_out() {
+    let pools = Subnet::default_pools(
+        &"192.168.123.0/24".parse().expect("cidr"),
+        &["192.168.123.1".parse::<IpAddr>().expect("a")],
+    );
+    assert_eq!(pools, ["192.168.123.2-192.168.123.254".parse::<AddressRange>().expect("range")]);
+}
