@@ -1,1 +1,10 @@
-//! libvirt.
+//! libvirt: domain XML, the connection with its events, and the networks that are published into it.
+
+mod backoff;
+mod connection;
+pub mod domain_xml;
+mod events;
+mod mailbox;
+pub mod publish;
+
+pub use connection::{DomainError, DomainState, LibvirtConfig, LibvirtEvent, LibvirtHandle, Published, spawn};
