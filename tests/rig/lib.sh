@@ -64,13 +64,10 @@ stop_libvirt() {
   done
 }
 
-# install_vmfabric: `make install` of the binaries in $VMFABRIC_BIN (default: target/release, else target/debug) into /usr
+# install_vmfabric: `make install` of the binaries in $VMFABRIC_BIN (default: those built last) into /usr
 install_vmfabric() {
   local bin=${VMFABRIC_BIN-}
-  if [ -z "$bin" ]; then
-    bin=$VMFABRIC_REPO/target/release
-    [ -x "$bin/vmfabricd" ] || bin=$VMFABRIC_REPO/target/debug
-  fi
+  [ -n "$bin" ] || bin=$(dirname "$(ls -t "$VMFABRIC_REPO"/target/{release,debug}/vmfabricd 2>/dev/null | head -n 1)")
   make -s -C "$VMFABRIC_REPO" install DESTDIR= PREFIX=/usr BIN_DIR="$bin" >"$RIG_LOGS/install.log" 2>&1 ||
     { cat "$RIG_LOGS/install.log" >&2; return 1; }
 }
@@ -108,22 +105,26 @@ nic_xml() {
 }
 
 # domain_xml NAME [MAC SOURCE]...: a small guest with these NICs. GUEST_XML: more elements of <domain> (metadata, uuid),
-# GUEST_MEMORY: MiB, default 64
+# GUEST_MEMORY: MiB. GUEST_KERNEL: `small`, the rig's own (default), or `stock`, Debian's
 domain_xml() {
-  local name=$1 nics="" kernel initrd
+  local name=$1 nics="" memory kernel initrd
   shift
   while [ $# -gt 1 ]; do
     nics+=$(nic_xml "$1" "$2") || return
     shift 2
   done
-  kernel=${VMFABRIC_KERNELS:-$("$VMFABRIC_RIG/build-kernels")}/vmlinux-guest || return
-  initrd=$RIG_LOGS/guest.cpio
-  [ -e "$initrd" ] || "$VMFABRIC_RIG/make-guest" "$initrd" >/dev/null || return
+  if [ "${GUEST_KERNEL-small}" = stock ]; then
+    kernel=$("$VMFABRIC_RIG/stock-kernel") && initrd=$("$VMFABRIC_RIG/make-guest" -k "$kernel") || return
+    kernel+=/vmlinuz memory=128
+  else
+    kernel=${VMFABRIC_KERNELS:-$("$VMFABRIC_RIG/build-kernels")} && initrd=$("$VMFABRIC_RIG/make-guest") || return
+    kernel+=/vmlinux-guest memory=64
+  fi
   cat <<X
 <domain type='qemu'>
   <name>$name</name>
   ${GUEST_XML-}
-  <memory unit='MiB'>${GUEST_MEMORY:-64}</memory>
+  <memory unit='MiB'>${GUEST_MEMORY:-$memory}</memory>
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>
@@ -190,10 +191,7 @@ internet_host() {
     >"$RIG_LOGS/$name.dns.log" 2>&1 &
   rm -f /etc/resolv.conf # it may be a link out of /etc
   echo "nameserver 203.0.113.2" >/etc/resolv.conf
-  wait_for 10 ip netns exec "$name" bash -c 'exec 3<>/dev/tcp/203.0.113.2/7000' &&
+  wait_for 10 ip netns exec "$name" "$VMFABRIC_RIG/tcp-open" 203.0.113.2 7000 &&
     wait_for 10 getent ahostsv4 www.internet.test || { echo "the internet host did not come up" >&2; return 1; }
   : >"$RIG_LOGS/$name.peers"
 }
-
-# tcp_open ADDRESS PORT [SECONDS]: opens a TCP connection and closes it
-tcp_open() { timeout "${3-2}" bash -c "exec 3<>/dev/tcp/$1/$2"; }
