@@ -1,0 +1,129 @@
+# vmfabric. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+.NOTPARALLEL:
+
+PREFIX ?= /usr
+SBINDIR ?= $(PREFIX)/sbin
+BINDIR ?= $(PREFIX)/bin
+SYSCONFDIR ?= /etc
+SYSTEMDUNITDIR ?= $(PREFIX)/lib/systemd/system
+DBUSPOLICYDIR ?= $(PREFIX)/share/dbus-1/system.d
+DBUSINTERFACEDIR ?= $(PREFIX)/share/dbus-1/interfaces
+POLKITACTIONDIR ?= $(PREFIX)/share/polkit-1/actions
+DESTDIR ?=
+
+CARGO ?= cargo
+CARGOFLAGS ?= --locked
+# Where `install` takes the binaries from.
+BIN_DIR ?= target/release
+# Tests that start guests and hosts: how many at once.
+TEST_THREADS ?= 2
+
+INSTALL ?= install
+RIG := tests/rig
+# A toolchain of rustup's, and the tools of the administrator, where a bare shell does not look.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
+
+say = @echo "== $(1)"
+
+.PHONY: all build demo test test-unit check bench deb install uninstall fmt lint clean help rust-deps root
+
+all: build
+
+build: rust-deps ## build the daemon, the command line and the hook (release)
+	$(call say,building (release))
+	$(CARGO) build --release $(CARGOFLAGS)
+
+demo: root ## two real guests on a network of ours, in private namespaces: the main job, shown (root)
+	$(call say,packages for the demo)
+	@$(RIG)/install-deps demo
+	$(call say,building (release))
+	$(CARGO) build --release $(CARGOFLAGS)
+	$(call say,the demo; this machine is left as it was)
+	@VMFABRIC_BIN=$(abspath target/release) $(RIG)/private-host -t 300 -f tests/demo
+
+test: root ## all tests, those on real guests and kernels too (root)
+	$(call say,packages for the tests)
+	@$(RIG)/install-deps test
+	@$(MAKE) --no-print-directory check
+	$(call say,kernels of the test rig; built once per machine)
+	@$(RIG)/build-kernels
+	@$(RIG)/stock-kernel
+	@$(RIG)/make-guest
+	$(call say,tests that need no root)
+	$(CARGO) test $(CARGOFLAGS) --no-fail-fast
+	$(call say,tests on private hosts$(comma) User Mode Linux hosts and the stock kernel; $(TEST_THREADS) at once)
+	VMFABRIC_BIN=$(abspath target/debug) \
+	  $(CARGO) test $(CARGOFLAGS) --no-fail-fast --tests -- --ignored --test-threads=$(TEST_THREADS)
+
+comma := ,
+
+test-unit: rust-deps check ## the tests that need no root
+	$(call say,tests that need no root)
+	$(CARGO) test $(CARGOFLAGS) --no-fail-fast
+
+check: ## rustfmt and clippy, warnings denied
+	$(call say,format)
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --check; \
+	else echo "skipped: this toolchain has no rustfmt"; fi
+	$(call say,lints)
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy $(CARGOFLAGS) --all-targets -- -D warnings; \
+	else echo "skipped: this toolchain has no clippy (Debian's rustc-web comes without)"; fi
+
+bench: root ## speed, printed as ratios measured in one run (root)
+	@$(RIG)/install-deps test
+	$(CARGO) bench $(CARGOFLAGS)
+
+deb: rust-deps ## a Debian package in target/debian/
+	$(CARGO) build --release $(CARGOFLAGS)
+	packaging/build-deb target/debian
+
+# $(call install_with_paths,MODE,FILE,TARGET): /usr/sbin and /usr/bin in FILE become what PREFIX asks for.
+install_with_paths = sed -e 's|/usr/sbin/vmfabric|$(SBINDIR)/vmfabric|g' -e 's|/usr/bin/vmfabric|$(BINDIR)/vmfabric|g' \
+  $(2) | $(INSTALL) -D -m $(1) /dev/stdin $(3)
+
+install: ## copy what was built to DESTDIR/PREFIX (PREFIX=/usr: libvirt, D-Bus and polkit look there)
+	@[ -x $(BIN_DIR)/vmfabricd ] || { echo "make install: no $(BIN_DIR)/vmfabricd; run \`make\` first" >&2; exit 1; }
+	$(INSTALL) -D -m 755 $(BIN_DIR)/vmfabricd $(DESTDIR)$(SBINDIR)/vmfabricd
+	$(INSTALL) -D -m 755 $(BIN_DIR)/vmfabric-hook $(DESTDIR)$(SBINDIR)/vmfabric-hook
+	$(INSTALL) -D -m 755 $(BIN_DIR)/vmfabric $(DESTDIR)$(BINDIR)/vmfabric
+	$(foreach f,$(wildcard dbus/*.conf),$(INSTALL) -D -m 644 $(f) $(DESTDIR)$(DBUSPOLICYDIR)/$(notdir $(f)) &&) :
+	$(foreach f,$(wildcard dbus/*.xml),$(INSTALL) -D -m 644 $(f) $(DESTDIR)$(DBUSINTERFACEDIR)/$(notdir $(f)) &&) :
+	$(foreach f,$(wildcard dbus/*.policy),$(INSTALL) -D -m 644 $(f) $(DESTDIR)$(POLKITACTIONDIR)/$(notdir $(f)) &&) :
+	$(foreach f,$(wildcard systemd/*.service systemd/*.socket),\
+	  $(call install_with_paths,644,$(f),$(DESTDIR)$(SYSTEMDUNITDIR)/$(notdir $(f))) &&) :
+	$(call install_with_paths,755,packaging/hooks/qemu,$(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/qemu.d/vmfabric)
+	$(call install_with_paths,755,packaging/hooks/network,$(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/network.d/vmfabric)
+	$(foreach f,$(wildcard packaging/vmfabricd.toml),\
+	  [ -e $(DESTDIR)$(SYSCONFDIR)/vmfabric/vmfabricd.toml ] || \
+	  $(INSTALL) -D -m 644 $(f) $(DESTDIR)$(SYSCONFDIR)/vmfabric/vmfabricd.toml &&) :
+
+uninstall: ## remove what `install` put there; state in /var/lib/vmfabric and the configuration stay
+	rm -f $(DESTDIR)$(SBINDIR)/vmfabricd $(DESTDIR)$(SBINDIR)/vmfabric-hook $(DESTDIR)$(BINDIR)/vmfabric
+	rm -f $(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/qemu.d/vmfabric $(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/network.d/vmfabric
+	rm -f $(addprefix $(DESTDIR)$(DBUSPOLICYDIR)/,$(notdir $(wildcard dbus/*.conf)))
+	rm -f $(addprefix $(DESTDIR)$(DBUSINTERFACEDIR)/,$(notdir $(wildcard dbus/*.xml)))
+	rm -f $(addprefix $(DESTDIR)$(POLKITACTIONDIR)/,$(notdir $(wildcard dbus/*.policy)))
+	rm -f $(addprefix $(DESTDIR)$(SYSTEMDUNITDIR)/,$(notdir $(wildcard systemd/*.service systemd/*.socket)))
+
+fmt: ## format the source
+	$(CARGO) fmt
+
+lint: check
+
+clean: ## remove what was built
+	$(CARGO) clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+
+rust-deps:
+	$(call say,packages for the build)
+	@$(RIG)/install-deps build
+
+root:
+	@[ "$$(id -u)" = 0 ] || { \
+	  echo "make $(MAKECMDGOALS): needs root: it makes network namespaces and runs libvirt and guests in them." >&2; \
+	  echo "These tests need it: $$(grep -ls 'needs root' tests/*.rs tests/*/*.rs src/*/*.rs src/*/*/*.rs | tr '\n' ' ')" >&2; \
+	  echo "\`make test-unit\` runs the others; \`make\` builds." >&2; exit 1; }
