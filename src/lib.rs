@@ -5,6 +5,8 @@
 
 pub mod net;
 
+pub mod ffi;
+
 pub mod intent;
 
 pub mod datapath;

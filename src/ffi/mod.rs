@@ -1,0 +1,3 @@
+//! The few calls that no crate offers safely. Nothing else in the library may use `unsafe`.
+
+pub mod packet;

@@ -1,0 +1,355 @@
+//! The messages of clients, one by one (RFC 2131 section 4.3).
+
+use super::{
+    ClientKey, Datagram, Destination, Engine, Event, Host, Lease, LeaseChange, Output, Sender, UnixSeconds,
+    reply::Reply,
+    request::Request,
+    table::{Binding, End, Holder, State},
+};
+use dhcproto::v4::MessageType;
+use std::net::Ipv4Addr;
+
+/// How long an offered address is kept for its client, in seconds. Boot ROMs gather offers for a while.
+const OFFER_HOLD: UnixSeconds = 30;
+/// The shortest lease that a client may ask for, in seconds.
+const MIN_REQUESTED_LEASE: u32 = 120;
+/// A client that asks again within this many seconds is told what is on disk already, so that repeating itself costs
+/// no write.
+const REPEAT: UnixSeconds = 30;
+
+/// The state a REQUEST comes from (RFC 2131 table 4). RENEWING and REBINDING differ only in how they are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Selecting,
+    InitReboot,
+    Extending,
+}
+
+/// Which subnets a packet may be served from: the relay's, or all of the link's.
+#[derive(Debug, Clone, Copy)]
+struct Link(Option<usize>);
+
+impl Link {
+    fn allows(self, subnet: usize) -> bool {
+        self.0.is_none_or(|only| only == subnet)
+    }
+}
+
+/// One packet and its surroundings.
+#[derive(Debug, Clone, Copy)]
+struct Ask<'a> {
+    request: &'a Request,
+    from: Sender,
+    link: Link,
+    now: UnixSeconds,
+}
+
+enum Verdict {
+    Grant,
+    Nak,
+    Silence,
+}
+
+impl Engine {
+    pub(super) fn dispatch(&mut self, request: &Request, from: Sender, now: UnixSeconds, out: &mut Vec<Output>) {
+        // A client that has an address may reach the server through a router, whose frame it then is.
+        let routed = !request.ciaddr.is_unspecified()
+            && request.server_id.is_none()
+            && matches!(request.kind, MessageType::Request | MessageType::Inform);
+        if !request.relayed() && !routed && from.mac != request.mac {
+            self.stats.spoofed += 1;
+            return;
+        }
+        let link = if request.relayed() {
+            let subnet = self.catalog.subnet_of(request.giaddr);
+            if subnet.is_none() || !self.catalog.scope.relays.contains(&request.giaddr) {
+                return self.stats.ignored += 1;
+            }
+            Link(subnet)
+        } else {
+            Link(None)
+        };
+        let ask = Ask { request, from, link, now };
+        match request.kind {
+            MessageType::Discover => self.discover(ask, out),
+            MessageType::Request => self.request(ask, out),
+            MessageType::Decline => self.decline(ask, out),
+            MessageType::Release => self.release(ask, out),
+            MessageType::Inform => self.inform(ask, out),
+            _ => self.stats.malformed += 1,
+        }
+    }
+
+    fn discover(&mut self, ask: Ask<'_>, out: &mut Vec<Output>) {
+        let Ask { request, link, now, .. } = ask;
+        let address = match self.reservation(ask, None).map(|host| host.address) {
+            Some(reserved) => reserved,
+            None if !self.serves_unknown(link) => return self.stats.ignored += 1,
+            None => {
+                let client = request.client();
+                let Some(address) = self.choose(ask, &client, out) else { return self.stats.ignored += 1 };
+                let leased = self
+                    .table
+                    .get(address)
+                    .is_some_and(|b| !matches!(b.state, State::Free { .. } | State::Offered { .. }));
+                if !leased {
+                    let host_name = request.host_name.clone();
+                    let holder = Holder { client, mac: request.mac, host_name, port: None };
+                    let state = State::Offered { until: now.saturating_add(OFFER_HOLD) };
+                    self.table.assign(&self.catalog, address, Binding { holder, state, in_flight: None });
+                }
+                address
+            }
+        };
+        self.stats.offers += 1;
+        out.push(Output::Send(self.reply(ask, MessageType::Offer, address, None)));
+    }
+
+    /// The address to offer to a client without a reservation, in the order of RFC 2131 section 4.3.1.
+    fn choose(&mut self, ask: Ask<'_>, client: &ClientKey, out: &mut Vec<Output>) -> Option<Ipv4Addr> {
+        let (catalog, table) = (&self.catalog, &self.table);
+        let allowed = |address| catalog.dynamic_at(address).is_some_and(|subnet| ask.link.allows(subnet));
+        let own = |address| {
+            table.get(address).is_some_and(|b| {
+                b.holder.client == *client && !matches!(b.state, State::Quarantined { .. } | State::Leaving)
+            })
+        };
+        let known = [table.address_of(client), ask.request.requested].into_iter().flatten();
+        if let Some(address) = known.filter(|a| allowed(*a)).find(|a| own(*a) || table.available(catalog, *a)) {
+            return Some(address);
+        }
+        let subnets: Vec<usize> = self.catalog.dynamic_subnets().filter(|s| ask.link.allows(*s)).collect();
+        for subnet in subnets.iter().copied() {
+            if let Some(address) = self.table.pick(&self.catalog, subnet) {
+                self.report_recovered(subnet);
+                return Some(address);
+            }
+        }
+        subnets.into_iter().for_each(|subnet| self.report_exhausted(subnet, ask.now, out));
+        None
+    }
+
+    fn request(&mut self, ask: Ask<'_>, out: &mut Vec<Output>) {
+        let request = ask.request;
+        let ciaddr = Some(request.ciaddr).filter(|a| !a.is_unspecified());
+        if request.server_id.is_some_and(|id| id != self.catalog.scope.server_address) {
+            self.withdraw_offer(ask);
+            return self.stats.ignored += 1;
+        }
+        let (phase, wanted) = match (request.server_id, ciaddr, request.requested) {
+            (Some(_), _, Some(wanted)) | (Some(_), Some(wanted), None) => (Phase::Selecting, wanted),
+            (None, Some(wanted), _) => (Phase::Extending, wanted),
+            (None, None, Some(wanted)) => (Phase::InitReboot, wanted),
+            (_, None, None) => return self.stats.malformed += 1,
+        };
+        let reserved = self.reservation(ask, Some(wanted)).cloned();
+        let verdict = match &reserved {
+            Some(host) if host.address == wanted => Verdict::Grant,
+            Some(_) => Verdict::Nak,
+            None if !self.serves_unknown(ask.link) => Verdict::Silence,
+            None => self.judge(ask, phase, wanted),
+        };
+        match verdict {
+            Verdict::Grant => self.grant(ask, wanted, reserved.map(|host| host.port), out),
+            Verdict::Silence => self.stats.ignored += 1,
+            Verdict::Nak => {
+                self.stats.naks += 1;
+                out.push(Output::Send(self.nak(ask)));
+            }
+        }
+    }
+
+    /// What a client without a reservation hears when it asks for this address.
+    fn judge(&self, ask: Ask<'_>, phase: Phase, wanted: Ipv4Addr) -> Verdict {
+        let client = ask.request.client();
+        let on_link = self.catalog.subnet_of(wanted).is_some_and(|subnet| ask.link.allows(subnet));
+        if !on_link {
+            return Verdict::Nak;
+        }
+        let holds_another = self.table.address_of(&client).is_some_and(|address| {
+            address != wanted && self.table.get(address).is_some_and(|b| matches!(b.state, State::Leased { .. }))
+        });
+        let binding = self.table.get(wanted);
+        match binding.map(|b| (b.state, b.holder.port.is_none() && b.holder.client == client)) {
+            Some((State::Leaving, _)) => Verdict::Silence,
+            Some((State::Leased { .. } | State::Offered { .. }, true)) => Verdict::Grant,
+            Some((State::Free { .. }, true)) if self.table.available(&self.catalog, wanted) => Verdict::Grant,
+            // There is no record of this client (RFC 2131 section 4.3.2).
+            _ if phase == Phase::InitReboot => {
+                if holds_another {
+                    Verdict::Nak
+                } else {
+                    Verdict::Silence
+                }
+            }
+            // Not offered to it, or forgotten since, but nobody else's: a lost lease is taken up again.
+            _ if self.table.available(&self.catalog, wanted) && !holds_another => Verdict::Grant,
+            _ => Verdict::Nak,
+        }
+    }
+
+    fn grant(&mut self, ask: Ask<'_>, address: Ipv4Addr, port: Option<uuid::Uuid>, out: &mut Vec<Output>) {
+        let Ask { request, now, .. } = ask;
+        let old = self.table.get(address);
+        if old.is_some_and(|b| b.in_flight.is_some()) {
+            // An earlier copy of the request is on its way to the disk; its ACK answers this one too.
+            return self.stats.ignored += 1;
+        }
+        let mut holder =
+            Holder { client: request.client(), mac: request.mac, host_name: request.host_name.clone(), port };
+        let lease_time = self.lease_time(ask, address);
+        let expires = now.saturating_add(lease_time.into());
+        let mut previous = None;
+        if let Some(Binding { holder: old, state: State::Leased { expires: until }, .. }) = old {
+            if old.same_client(&holder) {
+                holder.host_name = holder.host_name.or_else(|| old.host_name.clone());
+                let window = REPEAT.min(u64::from(lease_time) / 20);
+                if *old == holder && *until > now && *until <= expires && expires - until <= window {
+                    let left = u32::try_from(until - now).unwrap_or(lease_time);
+                    self.stats.acks += 1;
+                    return out.push(Output::Send(self.reply(ask, MessageType::Ack, address, Some(left))));
+                }
+                previous = Some(*until);
+            } else {
+                out.extend(self.lease(address).map(|lease| Output::Report(Event::LeaseDropped(lease))));
+            }
+        }
+        let Holder { client, mac, host_name, port } = holder.clone();
+        let network = self.catalog.scope.network;
+        let lease = Lease { network, address, client, mac, host_name, port, expires };
+        let reply = self.reply(ask, MessageType::Ack, address, Some(lease_time));
+        let binding = Binding { holder, state: State::Leased { expires }, in_flight: None };
+        self.table.assign(&self.catalog, address, binding);
+        let commit = self.commit(LeaseChange::Put(lease), None, Some(reply), now);
+        self.launch(&commit, previous);
+        out.push(Output::Persist(commit));
+    }
+
+    /// The client took another server's offer.
+    fn withdraw_offer(&mut self, ask: Ask<'_>) {
+        let Some(address) = self.table.address_of(&ask.request.client()) else { return };
+        if self.table.get(address).is_some_and(|b| matches!(b.state, State::Offered { .. })) {
+            self.free(address, ask.now);
+        }
+    }
+
+    fn decline(&mut self, ask: Ask<'_>, out: &mut Vec<Output>) {
+        let ours = ask.request.server_id == Some(self.catalog.scope.server_address);
+        match ask.request.requested.filter(|address| ours && self.holds(ask, *address)) {
+            Some(address) => {
+                self.stats.declines += 1;
+                match self.table.get(address).map(|b| b.state) {
+                    Some(State::Offered { .. }) => self.quarantine(address, ask.now),
+                    _ => self.end(address, End::Declined, ask.now, out),
+                }
+            }
+            None => self.stats.ignored += 1,
+        }
+    }
+
+    fn release(&mut self, ask: Ask<'_>, out: &mut Vec<Output>) {
+        let Ask { request, now, .. } = ask;
+        let ours = request.server_id.is_none_or(|id| id == self.catalog.scope.server_address);
+        if ours && self.holds(ask, request.ciaddr) {
+            self.stats.releases += 1;
+            match self.table.get(request.ciaddr).map(|b| b.state) {
+                Some(State::Offered { .. }) => self.free(request.ciaddr, now),
+                _ => self.end(request.ciaddr, End::Released, now, out),
+            }
+        } else {
+            self.stats.ignored += 1;
+        }
+    }
+
+    /// Configuration for a client that has its address from elsewhere; nothing is leased.
+    fn inform(&mut self, ask: Ask<'_>, out: &mut Vec<Output>) {
+        let address = ask.request.ciaddr;
+        let served = self.catalog.subnet_of(address).is_some_and(|subnet| {
+            self.catalog.hosts_of(ask.request.mac).next().is_some() || self.catalog.scope.subnets[subnet].dynamic
+        });
+        if served {
+            self.stats.acks += 1;
+            let payload = self.encode(ask, MessageType::Ack, Ipv4Addr::UNSPECIFIED, address, None);
+            out.push(Output::Send(Datagram {
+                payload,
+                destination: Destination::Unicast { address, mac: ask.from.mac },
+            }));
+        } else {
+            self.stats.ignored += 1;
+        }
+    }
+
+    /// Whether this address is leased or offered to who asks.
+    fn holds(&self, ask: Ask<'_>, address: Ipv4Addr) -> bool {
+        self.table.get(address).is_some_and(|b| {
+            let theirs = match b.holder.port {
+                Some(_) => b.holder.mac == ask.request.mac,
+                None => b.holder.client == ask.request.client(),
+            };
+            theirs && matches!(b.state, State::Leased { .. } | State::Offered { .. })
+        })
+    }
+
+    /// The reservation of this MAC for `wanted` if there is one, else its first that the link allows.
+    fn reservation(&self, ask: Ask<'_>, wanted: Option<Ipv4Addr>) -> Option<&Host> {
+        let allowed = |host: &&Host| self.catalog.subnet_of(host.address).is_some_and(|s| ask.link.allows(s));
+        let mut hosts = self.catalog.hosts_of(ask.request.mac).filter(allowed);
+        let first = hosts.next()?;
+        if Some(first.address) == wanted {
+            return Some(first);
+        }
+        hosts.find(|host| Some(host.address) == wanted).or(Some(first))
+    }
+
+    fn serves_unknown(&self, link: Link) -> bool {
+        self.catalog.dynamic_subnets().any(|subnet| link.allows(subnet))
+    }
+
+    /// Seconds: what the subnet says, or less where the client asks for less.
+    fn lease_time(&self, ask: Ask<'_>, address: Ipv4Addr) -> u32 {
+        let subnet = self.catalog.subnet_of(address).and_then(|index| self.catalog.scope.subnets.get(index));
+        let most = subnet.map_or(0, |s| s.lease_time.as_secs()).clamp(1, u64::from(u32::MAX - 1)) as u32;
+        ask.request.lease_time.map_or(most, |wish| wish.max(MIN_REQUESTED_LEASE).min(most))
+    }
+
+    /// An OFFER, or an ACK with a lease.
+    fn reply(&self, ask: Ask<'_>, kind: MessageType, address: Ipv4Addr, lease_time: Option<u32>) -> Datagram {
+        let Ask { request, from, .. } = ask;
+        let lease_time = lease_time.unwrap_or_else(|| self.lease_time(ask, address));
+        let payload = self.encode(ask, kind, address, address, Some(lease_time));
+        let destination = if request.relayed() {
+            Destination::Relay { address: request.giaddr, mac: from.mac }
+        } else if !request.ciaddr.is_unspecified() {
+            Destination::Unicast { address: request.ciaddr, mac: from.mac }
+        } else if request.wants_broadcast() {
+            Destination::Broadcast
+        } else {
+            Destination::Unicast { address, mac: request.mac }
+        };
+        Datagram { payload, destination }
+    }
+
+    fn nak(&self, ask: Ask<'_>) -> Datagram {
+        let none = Ipv4Addr::UNSPECIFIED;
+        let payload = self.encode(ask, MessageType::Nak, none, none, None);
+        let destination = if ask.request.relayed() {
+            Destination::Relay { address: ask.request.giaddr, mac: ask.from.mac }
+        } else {
+            Destination::Broadcast
+        };
+        Datagram { payload, destination }
+    }
+
+    fn encode(
+        &self,
+        ask: Ask<'_>,
+        kind: MessageType,
+        yiaddr: Ipv4Addr,
+        configured: Ipv4Addr,
+        lease_time: Option<u32>,
+    ) -> Vec<u8> {
+        let options = self.catalog.subnet_of(configured).and_then(|subnet| self.catalog.options.get(subnet));
+        let host = self.catalog.host_at(configured).filter(|host| host.mac == ask.request.mac);
+        Reply { kind, server: self.catalog.scope.server_address, yiaddr, lease_time, options, host }.encode(ask.request)
+    }
+}

@@ -1,0 +1,139 @@
+use super::reply::OptionSet;
+use crate::net::{AddressRange, DnsLabel, DomainName, IfName, Ipv4Net, MacAddr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+use uuid::Uuid;
+
+/// What DHCPv4 serves for one network on one interface of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    pub network: Uuid,
+    pub interface: IfName,
+    /// An address of this host on that interface: source and server identifier of every reply.
+    pub server_address: Ipv4Addr,
+    pub subnets: Vec<Subnet>,
+    pub hosts: Vec<Host>,
+    /// The relay agents to serve, by `giaddr`. A relay speaks for any client, so no guest may play one unasked.
+    pub relays: Vec<Ipv4Addr>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subnet {
+    pub id: Uuid,
+    pub prefix: Ipv4Net,
+    pub router: Option<Ipv4Addr>,
+    pub dns_servers: Vec<Ipv4Addr>,
+    pub domain: Option<DomainName>,
+    pub mtu: Option<u16>,
+    /// Destination and next hop.
+    pub host_routes: Vec<(Ipv4Net, Ipv4Addr)>,
+    /// For unknown clients, where `dynamic`. Network, broadcast, router, server and reserved addresses are left out.
+    pub pools: Vec<AddressRange>,
+    pub lease_time: Duration,
+    /// Whether clients without a reservation are served; else they hear nothing.
+    pub dynamic: bool,
+}
+
+/// A port's reservation. One whose address is in none of the subnets is not served. Of several for one MAC, the first
+/// that fits where the client asks is offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    pub mac: MacAddr,
+    pub address: Ipv4Addr,
+    /// Sent as option 12.
+    pub host_name: Option<DnsLabel>,
+    pub port: Uuid,
+}
+
+/// A scope with what every packet needs looked up or encoded beforehand.
+#[derive(Debug)]
+pub(super) struct Catalog {
+    pub(super) scope: Scope,
+    pub(super) options: Vec<OptionSet>,
+    pools: Vec<Vec<Pool>>,
+    by_mac: HashMap<MacAddr, Vec<usize>>,
+    by_address: HashMap<Ipv4Addr, usize>,
+}
+
+/// First and last address, as numbers.
+type Pool = (u32, u32);
+
+impl Catalog {
+    pub(super) fn new(scope: Scope) -> Self {
+        let mut catalog = Self {
+            options: scope.subnets.iter().map(OptionSet::new).collect(),
+            pools: scope.subnets.iter().map(pools).collect(),
+            by_mac: HashMap::with_capacity(scope.hosts.len()),
+            by_address: HashMap::with_capacity(scope.hosts.len()),
+            scope,
+        };
+        for (index, host) in catalog.scope.hosts.iter().enumerate() {
+            if catalog.subnet_of(host.address).is_some() && !catalog.by_address.contains_key(&host.address) {
+                catalog.by_mac.entry(host.mac).or_default().push(index);
+                catalog.by_address.insert(host.address, index);
+            }
+        }
+        catalog
+    }
+
+    pub(super) fn subnet_of(&self, address: Ipv4Addr) -> Option<usize> {
+        self.scope.subnets.iter().position(|s| s.prefix.contains(&address))
+    }
+
+    pub(super) fn host_at(&self, address: Ipv4Addr) -> Option<&Host> {
+        self.scope.hosts.get(*self.by_address.get(&address)?)
+    }
+
+    pub(super) fn hosts_of(&self, mac: MacAddr) -> impl Iterator<Item = &Host> {
+        self.by_mac.get(&mac).into_iter().flatten().filter_map(|i| self.scope.hosts.get(*i))
+    }
+
+    /// The subnet whose pool may give this address to an unknown client.
+    pub(super) fn dynamic_at(&self, address: Ipv4Addr) -> Option<usize> {
+        let index = self.subnet_of(address)?;
+        let number = address.to_bits();
+        let pooled = self.pools[index].iter().any(|&(first, last)| (first..=last).contains(&number));
+        (pooled && self.assignable(index, address)).then_some(index)
+    }
+
+    pub(super) fn dynamic_subnets(&self) -> impl Iterator<Item = usize> {
+        (0..self.pools.len()).filter(|i| self.scope.subnets[*i].dynamic)
+    }
+
+    pub(super) fn pools(&self, subnet: usize) -> &[Pool] {
+        &self.pools[subnet]
+    }
+
+    /// How many addresses the pools span, reserved ones included.
+    pub(super) fn pooled(&self) -> usize {
+        self.pools.iter().flatten().map(|(first, last)| (last - first) as usize + 1).sum()
+    }
+
+    /// Whether an unknown client may hold an address that lies in a pool of this subnet.
+    pub(super) fn assignable(&self, subnet: usize, address: Ipv4Addr) -> bool {
+        let Subnet { prefix, router, .. } = &self.scope.subnets[subnet];
+        let edge = prefix.prefix_len() < 31 && (address == prefix.network() || address == prefix.broadcast());
+        !edge
+            && Some(address) != *router
+            && address != self.scope.server_address
+            && !self.by_address.contains_key(&address)
+    }
+}
+
+/// The pools of a dynamic subnet, cut to its prefix.
+fn pools(subnet: &Subnet) -> Vec<Pool> {
+    let (low, high) = (subnet.prefix.network().to_bits(), subnet.prefix.broadcast().to_bits());
+    subnet
+        .pools
+        .iter()
+        .filter(|_| subnet.dynamic)
+        .filter_map(|range| match (range.first(), range.last()) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => Some((first.to_bits().max(low), last.to_bits().min(high))),
+            _ => None,
+        })
+        .filter(|(first, last)| first <= last)
+        .collect()
+}

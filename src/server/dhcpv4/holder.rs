@@ -1,0 +1,45 @@
+//! Which process has a UDP port, for error texts.
+
+use std::{fs, path::Path};
+
+/// `name (pid N)` of the first process found that has a socket of this network namespace bound to the port; `None`
+/// where `/proc` does not tell.
+pub(super) fn of_udp_port(port: u16) -> Option<String> {
+    let inodes = inodes(&fs::read_to_string("/proc/net/udp").ok()?, port);
+    let processes = fs::read_dir("/proc").ok()?.filter_map(Result::ok);
+    let mut numbered = processes.filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry)));
+    let own = std::process::id();
+    let (pid, entry) = numbered.find(|(pid, entry)| *pid != own && has_socket(&entry.path(), &inodes))?;
+    let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+    Some(format!("{} (pid {pid})", name.trim()))
+}
+
+/// `/proc/net/udp`: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`, ports in hex.
+fn inodes(table: &str, port: u16) -> Vec<String> {
+    let suffix = format!(":{port:04X}");
+    let row = |line: &str| {
+        let mut fields = line.split_whitespace();
+        fields.nth(1)?.ends_with(&suffix).then(|| fields.nth(7).map(str::to_owned))?
+    };
+    table.lines().skip(1).filter_map(row).collect()
+}
+
+fn has_socket(process: &Path, inodes: &[String]) -> bool {
+    let Ok(files) = fs::read_dir(process.join("fd")) else { return false };
+    files.filter_map(|file| fs::read_link(file.ok()?.path()).ok()).any(|target| {
+        let inode = target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']'));
+        inode.is_some_and(|inode| inodes.iter().any(|wanted| wanted == inode))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn finds_the_inodes_of_a_port() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref\n\
+             12: 00000000:0043 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 81234 2 0 0\n\
+             13: 00000000:0044 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 81235 2 0 0\n";
+        assert_eq!(super::inodes(table, 67), ["81234"]);
+        assert!(super::inodes(table, 53).is_empty());
+    }
+}

@@ -1,0 +1,132 @@
+//! The sockets and timers that drive [`protocol::dhcpv4`](crate::protocol::dhcpv4): one task per served interface.
+
+mod frame;
+mod holder;
+mod link;
+mod task;
+
+use crate::{
+    net::IfName,
+    protocol::dhcpv4::{Engine, Event, Lease, LeaseChange, Scope, Stats},
+};
+use link::Link;
+use std::{future::Future, io, sync::Arc};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use uuid::Uuid;
+
+/// Where leases are kept. Replies wait for it; packets go on being served meanwhile.
+pub trait LeaseStore: Send + Sync + 'static {
+    /// Returns once the change is durable. Many calls run at a time, so that many changes can share one fsync; never
+    /// two for one address, so their order does not matter.
+    fn commit(&self, change: LeaseChange) -> impl Future<Output = Result<(), CommitError>> + Send;
+}
+
+/// Why a lease could not be stored; its client gets no answer, and asks again.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct CommitError(Box<dyn std::error::Error + Send + Sync>);
+
+impl CommitError {
+    pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(source.into())
+    }
+}
+
+/// What the servers report. When nobody takes the events they are dropped, and `Lagged` says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DhcpEvent {
+    Protocol(Event),
+    /// Leases cannot be stored, so none are granted. Sent when it begins.
+    StoreFailed {
+        network: Uuid,
+        reason: String,
+    },
+    StoreRecovered {
+        network: Uuid,
+    },
+    /// The interface is gone or down; the server waits for it.
+    InterfaceLost {
+        network: Uuid,
+        interface: IfName,
+    },
+    InterfaceBack {
+        network: Uuid,
+        interface: IfName,
+    },
+    /// Events were dropped: read the store instead.
+    Lagged {
+        network: Uuid,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(
+        "cannot serve DHCP on {interface}: {holder} has UDP port 67; stop it, or confine it to its own interfaces \
+         (dnsmasq: 'bind-dynamic' and 'interface='; systemd-networkd: 'DHCPServer=no')"
+    )]
+    PortTaken { interface: IfName, holder: String },
+    #[error("cannot serve DHCP on {interface}: there is no such interface; it may have been removed meanwhile")]
+    NoInterface { interface: IfName, source: io::Error },
+    #[error("cannot serve DHCP on {interface} without root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW: {source}")]
+    NotPermitted { interface: IfName, source: io::Error },
+    #[error("cannot serve DHCP on {interface}: {source}")]
+    Socket { interface: IfName, source: io::Error },
+}
+
+/// The server's task has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the DHCP server of this interface has stopped; start it again")]
+pub struct Stopped;
+
+#[derive(Debug)]
+enum Command {
+    Update(Scope),
+    Stats(oneshot::Sender<Stats>),
+    Stop,
+}
+
+/// A running DHCP server of one interface. Dropping it stops it, without waiting.
+#[derive(Debug)]
+pub struct DhcpServer {
+    commands: mpsc::Sender<Command>,
+    task: JoinHandle<()>,
+}
+
+impl DhcpServer {
+    /// Opens the sockets in the calling thread's network namespace and serves from a task of the calling runtime.
+    /// `leases` are all that the store has of this network.
+    pub fn start<S: LeaseStore>(
+        scope: Scope,
+        leases: Vec<Lease>,
+        store: Arc<S>,
+        events: mpsc::Sender<DhcpEvent>,
+    ) -> Result<Self, ServeError> {
+        let link = Link::open(&scope.interface)?;
+        let (engine, outputs) = Engine::new(scope, leases, task::now());
+        let (commands, receiver) = mpsc::channel(8);
+        let server = task::Server::new(engine, link, store, events);
+        Ok(Self { commands, task: tokio::spawn(server.run(receiver, outputs)) })
+    }
+
+    /// Serves another version of the same network's scope, on the same interface. Leases stay as far as it allows.
+    pub async fn update(&self, scope: Scope) -> Result<(), Stopped> {
+        self.commands.send(Command::Update(scope)).await.map_err(|_| Stopped)
+    }
+
+    pub async fn stats(&self) -> Result<Stats, Stopped> {
+        let (answer, stats) = oneshot::channel();
+        self.commands.send(Command::Stats(answer)).await.map_err(|_| Stopped)?;
+        stats.await.map_err(|_| Stopped)
+    }
+
+    /// Takes in no more packets, waits a few seconds for the leases on their way to the disk, and closes the sockets.
+    pub async fn stop(self) {
+        // Either fails only where the task has ended already.
+        let _ = self.commands.send(Command::Stop).await;
+        let _ = self.task.await;
+    }
+}
