@@ -107,15 +107,27 @@ impl Zone {
             apex,
             server,
             hostmaster,
-            prefixes: prefixes.into_iter().map(|p| p.trunc()).collect(),
-            serial: 1,
+            prefixes: Vec::new(),
+            serial: 0,
             claims: HashMap::new(),
             by_label: HashMap::new(),
             by_address: HashMap::new(),
         };
-        let label = DnsLabel::new(GATEWAY).expect("a constant that is a label");
-        zone.publish(network, NameSource::Gateway, label, 0, gateways.into_iter().collect())?;
+        zone.set_subnets(prefixes, gateways)?;
         Ok(zone)
+    }
+
+    /// Takes other subnets and gateway addresses; the guests' names stay.
+    pub fn set_subnets(
+        &mut self,
+        prefixes: impl IntoIterator<Item = IpNet>,
+        gateways: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<(), ZoneError> {
+        let label = DnsLabel::new(GATEWAY).expect("a constant that is a label");
+        self.publish(self.network, NameSource::Gateway, label, 0, gateways.into_iter().collect())?;
+        self.prefixes = prefixes.into_iter().map(|prefix| prefix.trunc()).collect();
+        self.touch();
+        Ok(())
     }
 
     pub fn network(&self) -> Uuid {
@@ -188,6 +200,19 @@ impl Zone {
     /// Forgets a port with all its names.
     pub fn withdraw_owner(&mut self, owner: Uuid) {
         for source in [NameSource::Dhcp, NameSource::Domain, NameSource::Port] {
+            self.withdraw(owner, source);
+        }
+    }
+
+    /// Forgets the guests' names that `keep` does not want, as after a full pass over what should be there.
+    pub fn retain(&mut self, mut keep: impl FnMut(Uuid, NameSource) -> bool) {
+        let gone: Vec<_> = self
+            .claims
+            .keys()
+            .copied()
+            .filter(|&(owner, source)| source != NameSource::Gateway && !keep(owner, source))
+            .collect();
+        for (owner, source) in gone {
             self.withdraw(owner, source);
         }
     }
@@ -298,6 +323,21 @@ mod tests {
             zone.publish(owner(1), NameSource::Port, label(name), 1, at).expect("an administrator may");
         }
         assert_eq!(zone.addresses(GATEWAY), Some(&[ip("192.168.123.1")][..]));
+    }
+
+    #[test]
+    fn a_full_pass_keeps_what_should_be_there() {
+        let mut zone = zone();
+        for n in 1..=3 {
+            let at = vec![IpAddr::from([192, 168, 123, n as u8])];
+            zone.publish(owner(n), NameSource::Port, label(&format!("g{n}")), 0, at).expect("room");
+        }
+        zone.retain(|who, _| who == owner(2));
+        zone.set_subnets(["10.0.0.0/24".parse().expect("prefix")], [ip("10.0.0.1")]).expect("room");
+        let mut names: Vec<_> = zone.names().map(|(name, at)| (name.to_owned(), at.to_vec())).collect();
+        names.sort();
+        assert_eq!(names, [("g2".into(), vec![ip("192.168.123.2")]), (GATEWAY.into(), vec![ip("10.0.0.1")])]);
+        assert!(zone.reverse_apex(&"192.168.123.2/32".parse().expect("block")).is_none());
     }
 
     #[test]

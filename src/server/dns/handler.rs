@@ -47,7 +47,10 @@ impl Handler {
     }
 
     async fn respond(&self, request: &Request, mut handle: impl ResponseHandler) -> ResponseInfo {
-        let mut response = self.response(request).await;
+        let none = no_queries();
+        let plain = is_plain(&request.queries);
+        let queries = if plain { &request.queries } else { &none };
+        let mut response = self.response(request, plain).await;
         let edns = request.edns.as_ref().map(|asked| {
             let mut edns = Edns::new();
             // Also the limit to which the answer is cut.
@@ -59,7 +62,7 @@ impl Handler {
             response = Response::empty(response.header);
             response.header.truncation = true;
         }
-        let message = MessageResponseBuilder::new(&request.queries, edns.as_ref()).build(
+        let message = MessageResponseBuilder::new(queries, edns.as_ref()).build(
             response.header,
             &response.answers,
             &response.authorities,
@@ -75,11 +78,12 @@ impl Handler {
         }
     }
 
-    async fn response(&self, request: &Request) -> Response {
+    async fn response(&self, request: &Request, plain: bool) -> Response {
         let mut header = Metadata::response_from_request(&request.metadata);
         header.recursion_available = true;
         let question = match question(&request.metadata, request.queries.queries(), request.edns.as_ref()) {
-            Ok(question) => question,
+            Ok(question) if plain => question,
+            Ok(_) => return Response::code(header, ResponseCode::FormErr),
             Err(code) => return Response::code(header, code),
         };
         let answer = self.0.zone.read().answer(&question);
@@ -121,11 +125,30 @@ impl Handler {
 
     /// FORMERR to a message of which only the header can be read. Whether it could be sent.
     pub async fn malformed(header: &[u8; 12], mut handle: impl ResponseHandler) -> bool {
-        let no_queries = Queries::read(&mut BinDecoder::new(&[]), 0);
-        let (Ok(header), Ok(queries)) = (Header::read(&mut BinDecoder::new(header)), no_queries) else { return false };
+        let Ok(header) = Header::read(&mut BinDecoder::new(header)) else { return false };
+        let queries = no_queries();
         let message = MessageResponseBuilder::new(&queries, None).error_msg(&header, ResponseCode::FormErr);
         handle.send_response(message).await.is_ok()
     }
+}
+
+fn no_queries() -> Queries {
+    Queries::read(&mut BinDecoder::new(&[]), 0).expect("nothing is read from nothing")
+}
+
+/// Whether it is one question with its name in full. The answer repeats the question's bytes, where a compression
+/// pointer, which has nothing before it to point at, would point at who knows what.
+fn is_plain(queries: &Queries) -> bool {
+    let [_] = queries.queries() else { return false };
+    let mut rest = queries.as_bytes();
+    while let Some((&len, after)) = rest.split_first() {
+        if len == 0 {
+            return after.len() == 4;
+        }
+        let Some(next) = after.get(usize::from(len)..).filter(|_| len < 64) else { return false };
+        rest = next;
+    }
+    false
 }
 
 impl Response {

@@ -1,6 +1,6 @@
 //! DNS for the guests: listeners on each network's gateway addresses, and the way to the upstream resolvers.
 //!
-//! hickory-server drives the UDP sockets, hickory's parts the TCP connections (see [`tcp`]); what is said comes from
+//! hickory-server drives the UDP sockets, hickory's parts the TCP connections (see `tcp`); what is said comes from
 //! [`crate::protocol::dns`]. hickory-server logs every query at level `info` and every odd packet at `warn`: the
 //! daemon's filter keeps its targets (`hickory_server`, `hickory_net`, `hickory_proto`) at `error` or off, or guests
 //! write the host's journal.
@@ -81,7 +81,7 @@ pub enum ServeError {
          CAP_NET_RAW"
     )]
     NotPermitted { interface: IfName, address: IpAddr, port: u16 },
-    #[error("cannot serve DNS on port {port} at {address} on {interface}")]
+    #[error("cannot serve DNS on port {port} at {address} on {interface}: {source}")]
     Socket { interface: IfName, address: IpAddr, port: u16, source: io::Error },
 }
 

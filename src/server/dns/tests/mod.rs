@@ -269,6 +269,12 @@ async fn bad_messages_get_the_code_they_earn() {
     assert_eq!((answer.metadata.id, code(&answer)), (4711, ResponseCode::FormErr));
     let answer = rig::exchange_tcp(at, &cut).await.expect("answer");
     assert_eq!((answer.metadata.id, code(&answer)), (4711, ResponseCode::FormErr));
+    // The question's name is a pointer into the header.
+    let mut pointing = question("a.", RecordType::A).to_vec().expect("encodes");
+    pointing.splice(12..15, [0xc0, 2]);
+    for answer in [exchange_udp(at, &pointing).await, rig::exchange_tcp(at, &pointing).await.expect("answer")] {
+        assert_eq!((code(&answer), answer.queries.len()), (ResponseCode::FormErr, 0));
+    }
     let mut edns = Edns::new();
     edns.set_version(1);
     let mut newer = question("web.nat.internal.", RecordType::A);
