@@ -136,7 +136,7 @@ async fn the_next_upstream_answers_when_one_does_not() {
         let began = Instant::now();
         let answer = ask_udp(at, &question("www.example.com.", RecordType::A)).await;
         assert_eq!(addresses(&answer), ["203.0.113.80"]);
-        assert!(began.elapsed() < Duration::from_millis(900), "at once, not after a time-out");
+        assert!(began.elapsed() < Duration::from_secs(3), "not after the upstream's time is up");
     }
 }
 
@@ -166,7 +166,7 @@ async fn nxdomain_counts_as_an_answer_and_a_last_refusal_is_passed_on() {
 #[tokio::test]
 async fn it_does_not_ask_itself() {
     let upstreams = Upstreams::new(UpstreamSource::Fixed(vec![]));
-    let server = DnsServer::start(rig::listen(0), SharedZone::new(zone()), upstreams.clone()).expect("free port");
+    let server = rig::start_on_free_port(&SharedZone::new(zone()), &upstreams);
     let at = server.addresses()[0];
     upstreams.set_source(UpstreamSource::Fixed(vec![at]));
     assert_eq!(upstreams.servers(), []);
@@ -211,7 +211,7 @@ async fn one_guest_cannot_take_all_forwarding() {
         let len = socket.recv(&mut buffer).await.expect("refused at once");
         assert_eq!(code(&Message::from_vec(&buffer[..len]).expect("answer")), ResponseCode::ServFail);
     }
-    assert!(began.elapsed() < Duration::from_millis(900));
+    assert!(began.elapsed() < Duration::from_secs(3), "before the upstream's time is up");
     let own = ask_udp(at, &question("web.nat.internal.", RecordType::A)).await;
     assert_eq!(addresses(&own), ["192.168.123.10"], "its own names are answered all the same");
 }
@@ -241,7 +241,11 @@ async fn a_taken_port_is_told_with_what_to_do() {
     assert!(matches!(error, ServeError::PortTaken { .. }), "{error:?}");
     assert!(error.to_string().contains("at 127.0.0.1 on lo is taken"), "{error}");
     server.stop().await;
-    start().expect("free again").stop().await;
+    // Unless another program drew it for a moment.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while start().is_err() {
+        assert!(Instant::now() < deadline, "the port is not free again");
+    }
 
     let gone = DnsListen { interface: "vmf-none".parse().expect("name"), ..rig::listen(0) };
     let error = DnsServer::start(gone, SharedZone::new(zone()), upstreams.clone()).expect_err("no such interface");
@@ -252,7 +256,9 @@ async fn a_taken_port_is_told_with_what_to_do() {
 async fn addresses_need_not_be_up() {
     let listen = DnsListen { addresses: vec!["192.0.2.53".parse().expect("address")], ..rig::listen(0) };
     let upstreams = Upstreams::new(UpstreamSource::Fixed(vec![]));
-    DnsServer::start(listen, SharedZone::new(zone()), upstreams).expect("bound").stop().await;
+    let server = DnsServer::start(listen, SharedZone::new(zone()), upstreams).expect("bound");
+    assert_eq!(server.addresses()[0].ip(), server.listen().addresses[0]);
+    server.stop().await;
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use tokio::{
 };
 
 const DEADLINE: Duration = Duration::from_secs(8);
+const TRIES: usize = 50;
 
 pub fn zone() -> Zone {
     let ip = |text: &str| text.parse::<IpAddr>().expect("address");
@@ -37,9 +38,16 @@ pub fn listen(port: u16) -> DnsListen {
 pub fn serve(upstreams: Vec<SocketAddr>) -> (DnsServer, SocketAddr, SharedZone) {
     let zone = SharedZone::new(zone());
     let upstreams = Upstreams::new(UpstreamSource::Fixed(upstreams));
-    let server = DnsServer::start(listen(0), zone.clone(), upstreams).expect("a free port");
+    let server = start_on_free_port(&zone, &upstreams);
     let at = server.addresses()[0];
     (server, at, zone)
+}
+
+/// The kernel gives a port that is free for UDP; somebody may have it for TCP just then.
+pub fn start_on_free_port(zone: &SharedZone, upstreams: &Arc<Upstreams>) -> DnsServer {
+    (0..TRIES)
+        .find_map(|_| DnsServer::start(listen(0), zone.clone(), upstreams.clone()).ok())
+        .expect("a port that is free for both")
 }
 
 pub fn question(name: &str, record_type: RecordType) -> Message {
@@ -105,9 +113,8 @@ pub struct StandIn {
 
 impl StandIn {
     pub async fn start(behaviour: Behaviour) -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+        let (udp, tcp) = both_on_free_port().await;
         let address = udp.local_addr().expect("address");
-        let tcp = TcpListener::bind(address).await.expect("the same port for TCP");
         let seen = Arc::default();
         let mut tasks = JoinSet::new();
         tasks.spawn(by_udp(udp, behaviour, Arc::clone(&seen)));
@@ -119,6 +126,16 @@ impl StandIn {
     pub fn seen(&self) -> Vec<Message> {
         self.seen.lock().expect("no panic").clone()
     }
+}
+
+async fn both_on_free_port() -> (UdpSocket, TcpListener) {
+    for _ in 0..TRIES {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+        if let Ok(tcp) = TcpListener::bind(udp.local_addr().expect("address")).await {
+            return (udp, tcp);
+        }
+    }
+    panic!("no port is free for both");
 }
 
 async fn by_udp(socket: UdpSocket, behaviour: Behaviour, seen: Arc<Mutex<Vec<Message>>>) {
