@@ -1,3 +1,4 @@
-//! protocol.
+//! Protocol engines without sockets: packets and time in, packets and events out.
 
 pub mod dhcpv4;
+pub mod dns;

@@ -1,3 +1,4 @@
-//! server.
+//! Sockets and timers that drive the protocol engines.
 
 pub mod dhcpv4;
+pub mod dns;

@@ -1,0 +1,144 @@
+//! Names under `in-addr.arpa` (RFC 1035 section 3.5) and `ip6.arpa` (RFC 3596 section 2.5).
+
+use crate::net::{IpNet, Ipv4Net, Ipv6Net};
+use hickory_proto::rr::Name;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What a reverse name speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ReverseName {
+    /// The block that its labels spell, from the right as far as they are well-formed: a whole address, or the block
+    /// that a shorter name stands for.
+    pub block: IpNet,
+    /// Whether labels that do not spell an address stand left of it.
+    pub below: bool,
+}
+
+impl ReverseName {
+    /// `None` for a name outside both reverse trees.
+    pub fn parse(name: &Name) -> Option<Self> {
+        let mut labels = name.iter().rev();
+        if !labels.next()?.eq_ignore_ascii_case(b"arpa") {
+            return None;
+        }
+        let tree = labels.next()?;
+        if tree.eq_ignore_ascii_case(b"in-addr") {
+            Some(Self::parse_v4(labels))
+        } else if tree.eq_ignore_ascii_case(b"ip6") {
+            Some(Self::parse_v6(labels))
+        } else {
+            None
+        }
+    }
+
+    fn parse_v4<'a>(mut labels: impl Iterator<Item = &'a [u8]>) -> Self {
+        let (mut octets, mut count, mut below) = ([0u8; 4], 0u8, false);
+        for label in labels.by_ref() {
+            match (octets.get_mut(usize::from(count)), decimal(label)) {
+                (Some(octet), Some(value)) => *octet = value,
+                _ => {
+                    below = true;
+                    break;
+                }
+            }
+            count += 1;
+        }
+        let block = Ipv4Net::new(Ipv4Addr::from(octets), count * 8).expect("at most 32 bits").into();
+        Self { block, below }
+    }
+
+    fn parse_v6<'a>(mut labels: impl Iterator<Item = &'a [u8]>) -> Self {
+        let (mut bits, mut count, mut below) = (0u128, 0u8, false);
+        for label in labels.by_ref() {
+            match nibble(label) {
+                Some(value) if count < 32 => bits |= u128::from(value) << (124 - 4 * u32::from(count)),
+                _ => {
+                    below = true;
+                    break;
+                }
+            }
+            count += 1;
+        }
+        let block = Ipv6Net::new(Ipv6Addr::from_bits(bits), count * 4).expect("at most 128 bits").into();
+        Self { block, below }
+    }
+
+    /// The address, where the name spells a whole one.
+    pub fn address(&self) -> Option<IpAddr> {
+        (self.block.prefix_len() == self.block.max_prefix_len()).then(|| self.block.addr())
+    }
+}
+
+/// The length, on a label's boundary, of the zone that serves `address` of `prefix`: zones can be cut only at whole
+/// octets or nibbles, so a prefix between two boundaries is a set of longer zones (10.0.0.0/22: four of /24), or, where
+/// that would be single addresses, part of a shorter one.
+pub(super) fn apex_len(prefix: &IpNet) -> u8 {
+    let step = match prefix {
+        IpNet::V4(_) => 8,
+        IpNet::V6(_) => 4,
+    };
+    prefix.prefix_len().div_ceil(step).saturating_mul(step).min(prefix.max_prefix_len() - step)
+}
+
+/// The name of the zone that serves `address` of `prefix`; see [`apex_len`].
+pub(super) fn apex(prefix: &IpNet, address: IpAddr) -> Name {
+    let step = if address.is_ipv4() { 8 } else { 4 };
+    Name::from(address).trim_to(usize::from(apex_len(prefix) / step) + 2)
+}
+
+/// An octet as it stands in a reverse name: no sign, no leading zero.
+fn decimal(label: &[u8]) -> Option<u8> {
+    let canonical = matches!(label, [b'0'] | [b'1'..=b'9', ..]);
+    if !canonical || label.len() > 3 {
+        return None;
+    }
+    label.iter().try_fold(0u8, |value, &byte| {
+        let digit = byte.is_ascii_digit().then(|| byte - b'0')?;
+        value.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+fn nibble(label: &[u8]) -> Option<u8> {
+    let &[byte] = label else { return None };
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(name: &str) -> Option<(String, bool)> {
+        let name = Name::from_ascii(name).expect("name");
+        ReverseName::parse(&name).map(|r| (r.block.to_string(), r.below))
+    }
+
+    #[test]
+    fn names_spell_blocks() {
+        let is = |name, block: &str, below| assert_eq!(parse(name), Some((block.to_owned(), below)), "{name}");
+        is("7.123.168.192.in-addr.arpa.", "192.168.123.7/32", false);
+        is("123.168.192.IN-ADDR.arpa.", "192.168.123.0/24", false);
+        is("in-addr.arpa.", "0.0.0.0/0", false);
+        is("a.7.123.168.192.in-addr.arpa.", "192.168.123.7/32", true);
+        is("1.7.123.168.192.in-addr.arpa.", "192.168.123.7/32", true);
+        is("0-127.123.168.192.in-addr.arpa.", "192.168.123.0/24", true);
+        is("07.123.168.192.in-addr.arpa.", "192.168.123.0/24", true);
+        is("256.123.168.192.in-addr.arpa.", "192.168.123.0/24", true);
+        is("8.B.d.0.1.0.0.2.ip6.arpa.", "2001:db8::/32", false);
+        is("xx.8.b.d.0.1.0.0.2.ip6.arpa.", "2001:db8::/32", true);
+        assert_eq!(parse("home.arpa."), None);
+        assert_eq!(parse("web.nat.internal."), None);
+        assert_eq!(parse("."), None);
+    }
+
+    #[test]
+    fn every_address_has_its_zone() {
+        let of = |prefix: &str, address: &str| {
+            apex(&prefix.parse().expect("prefix"), address.parse().expect("address")).to_ascii()
+        };
+        assert_eq!(of("192.168.123.0/24", "192.168.123.9"), "123.168.192.in-addr.arpa.");
+        assert_eq!(of("10.0.0.0/22", "10.0.3.1"), "3.0.10.in-addr.arpa.");
+        assert_eq!(of("192.168.1.128/25", "192.168.1.200"), "1.168.192.in-addr.arpa.");
+        assert_eq!(of("10.0.0.0/8", "10.9.8.7"), "10.in-addr.arpa.");
+        assert_eq!(of("fd00::/62", "fd00:0:0:3::1"), "3.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa.");
+    }
+}

@@ -1,0 +1,229 @@
+//! The resolvers that are asked for what is not ours.
+//!
+//! Why not hickory-resolver: it answers "which records has this name" for a program, not a guest's question for a
+//! guest. It follows CNAMEs and retries types itself, loses header bits and sections (AD, CD, the authority of a
+//! negative answer), keeps a cache per resolver and reads resolv.conf once. A forwarder passes one question on and one
+//! answer back; that is less code than to undo the rest.
+
+use super::{
+    forward::{ExchangeError, Forward},
+    resolv_conf::ResolvConf,
+};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use hickory_proto::op::{Message, ResponseCode};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep_until, timeout},
+};
+
+/// The most questions under way at once, all networks together; each holds a socket for each resolver it asks.
+const MAX_IN_FLIGHT: usize = 256;
+/// When the next resolver is asked too, the one before being silent so far. Not much sooner: where the first knows the
+/// site's own names and the second does not, the second's answer is second best.
+const NEXT_AFTER: Duration = Duration::from_secs(1);
+/// When to give up: stub resolvers ask again after five seconds.
+const GIVE_UP_AFTER: Duration = Duration::from_millis(4500);
+/// How long a resolver that did not answer is asked last.
+const AVOID_FOR: Duration = Duration::from_secs(10);
+/// How often, at most, the host's resolv.conf is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Where upstream resolvers come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamSource {
+    /// These, in this order of preference.
+    Fixed(Vec<SocketAddr>),
+    /// The host's own: a resolv.conf(5), or, where that only points at systemd-resolved's stub, the file in which
+    /// systemd-resolved lists its upstreams. Followed as it changes.
+    ResolvConf { path: PathBuf, resolved: PathBuf },
+}
+
+impl UpstreamSource {
+    /// This host's files.
+    pub fn host() -> Self {
+        Self::ResolvConf { path: "/etc/resolv.conf".into(), resolved: "/run/systemd/resolve/resolv.conf".into() }
+    }
+}
+
+/// The upstream resolvers, shared by all networks. They are reached from the daemon's own network namespace.
+#[derive(Debug)]
+pub struct Upstreams {
+    state: Mutex<State>,
+    in_flight: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    conf: Option<ResolvConf>,
+    looked: Option<Instant>,
+    servers: Vec<Server>,
+    /// Where this process itself listens: the host's resolv.conf may well name one of our gateways.
+    ourselves: Vec<SocketAddr>,
+}
+
+#[derive(Debug)]
+struct Server {
+    address: SocketAddr,
+    avoid_until: Option<Instant>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ForwardError {
+    #[error("too many questions are under way")]
+    Busy,
+    #[error("no upstream resolver is known; name some in the configuration, or in /etc/resolv.conf")]
+    NoUpstream,
+    #[error("no upstream resolver answered")]
+    NoAnswer,
+}
+
+impl Upstreams {
+    pub fn new(source: UpstreamSource) -> Arc<Self> {
+        let mut state = State::default();
+        match source {
+            UpstreamSource::Fixed(servers) => state.set(servers),
+            UpstreamSource::ResolvConf { path, resolved } => state.conf = Some(ResolvConf::new(path, resolved)),
+        }
+        Arc::new(Self { state: Mutex::new(state), in_flight: Semaphore::new(MAX_IN_FLIGHT) })
+    }
+
+    /// Takes another source, for the questions from now on.
+    pub fn set_source(&self, source: UpstreamSource) {
+        let mut state = self.lock();
+        state.conf = None;
+        state.looked = None;
+        match source {
+            UpstreamSource::Fixed(servers) => state.set(servers),
+            UpstreamSource::ResolvConf { path, resolved } => {
+                state.set(Vec::new());
+                state.conf = Some(ResolvConf::new(path, resolved));
+            }
+        }
+    }
+
+    /// The resolvers in use now, in the order in which they would be asked.
+    pub fn servers(&self) -> Vec<SocketAddr> {
+        self.lock().in_order(Instant::now())
+    }
+
+    /// Asks the upstreams in order: the next one as soon as one fails, or says that it cannot or will not answer, or
+    /// has been silent for a second; the first good answer counts.
+    pub(super) async fn ask(&self, forward: &Forward) -> Result<Message, ForwardError> {
+        let _permit = self.in_flight.try_acquire().map_err(|_| ForwardError::Busy)?;
+        let servers = self.servers();
+        if servers.is_empty() {
+            return Err(ForwardError::NoUpstream);
+        }
+        timeout(GIVE_UP_AFTER, self.race(forward, servers)).await.unwrap_or(Err(ForwardError::NoAnswer))
+    }
+
+    async fn race(&self, forward: &Forward, servers: Vec<SocketAddr>) -> Result<Message, ForwardError> {
+        let mut waiting = servers.into_iter().peekable();
+        let mut asked = Vec::new();
+        let mut under_way = FuturesUnordered::new();
+        let mut next_at = Instant::now();
+        let mut refusal = None;
+        loop {
+            if (under_way.is_empty() || Instant::now() >= next_at)
+                && let Some(server) = waiting.next()
+            {
+                next_at = Instant::now() + NEXT_AFTER;
+                asked.push(server);
+                under_way.push(async move { (server, forward.exchange(server).await) });
+            }
+            tokio::select! {
+                done = under_way.next() => match done {
+                    Some((server, Ok(answer))) => {
+                        asked.retain(|a| *a != server);
+                        self.lock().answered(server);
+                        if !is_refusal(&answer) {
+                            // Those who are still silent were given their second.
+                            asked.iter().for_each(|silent| self.failed(*silent, &ExchangeError::Timeout));
+                            return Ok(answer);
+                        }
+                        refusal = refusal.or(Some(answer));
+                        next_at = Instant::now();
+                    }
+                    Some((server, Err(error))) => {
+                        asked.retain(|a| *a != server);
+                        self.failed(server, &error);
+                        next_at = Instant::now();
+                    }
+                    None => return refusal.ok_or(ForwardError::NoAnswer),
+                },
+                () = sleep_until(next_at), if waiting.peek().is_some() => {}
+            }
+        }
+    }
+
+    fn failed(&self, server: SocketAddr, error: &ExchangeError) {
+        if self.lock().avoid(server, Instant::now() + AVOID_FOR) {
+            tracing::info!(upstream = %server, %error, "an upstream resolver does not answer");
+        }
+    }
+
+    /// Says that this process listens at these addresses, until the guard is dropped.
+    pub(super) fn exclude(self: &Arc<Self>, ourselves: Vec<SocketAddr>) -> Excluded {
+        self.lock().ourselves.extend(&ourselves);
+        Excluded { upstreams: self.clone(), ourselves }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn set(&mut self, addresses: Vec<SocketAddr>) {
+        self.servers = addresses.into_iter().map(|address| Server { address, avoid_until: None }).collect();
+    }
+
+    fn in_order(&mut self, now: Instant) -> Vec<SocketAddr> {
+        if self.conf.is_some() && self.looked.is_none_or(|looked| now >= looked + LOOK_EVERY) {
+            self.looked = Some(now);
+            // Two stat(2) a second on small local files are not worth another thread.
+            if let Some(servers) = self.conf.as_mut().and_then(ResolvConf::changed) {
+                tracing::info!(upstreams = ?servers, "taking the host's resolvers");
+                self.set(servers);
+            }
+        }
+        let ourselves = |a: &SocketAddr| self.ourselves.iter().any(|o| o.ip() == a.ip() && o.port() == a.port());
+        let usable = self.servers.iter().filter(|server| !ourselves(&server.address));
+        let (last, first): (Vec<_>, Vec<_>) = usable.partition(|s| s.avoid_until.is_some_and(|until| now < until));
+        first.into_iter().chain(last).map(|server| server.address).collect()
+    }
+
+    fn answered(&mut self, address: SocketAddr) {
+        self.servers.iter_mut().filter(|s| s.address == address).for_each(|s| s.avoid_until = None);
+    }
+
+    /// Whether that is news.
+    fn avoid(&mut self, address: SocketAddr, until: Instant) -> bool {
+        let server = self.servers.iter_mut().find(|s| s.address == address);
+        server.is_some_and(|server| server.avoid_until.replace(until).is_none())
+    }
+}
+
+/// Another resolver may do better.
+fn is_refusal(answer: &Message) -> bool {
+    use ResponseCode as R;
+    matches!(answer.metadata.response_code, R::ServFail | R::Refused | R::NotImp | R::FormErr)
+}
+
+#[derive(Debug)]
+pub(super) struct Excluded {
+    upstreams: Arc<Upstreams>,
+    ourselves: Vec<SocketAddr>,
+}
+
+impl Drop for Excluded {
+    fn drop(&mut self) {
+        self.upstreams.lock().ourselves.retain(|address| !self.ourselves.contains(address));
+    }
+}
