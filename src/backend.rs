@@ -3,7 +3,8 @@
 use crate::{
     datapath::{Change, Datapath, Observed},
     intent,
-    net::{IfName, MacAddr},
+    net::{DnsLabel, IfName, MacAddr},
+    protocol::dhcpv4::{ClientKey, Lease},
 };
 use std::{collections::BTreeSet, future::Future, net::IpAddr};
 use uuid::Uuid;
@@ -128,4 +129,34 @@ pub enum StoreError {
     Io { path: String, detail: String },
     #[error("the store is closed")]
     Closed,
+}
+
+impl From<&Lease> for LeaseRecord {
+    fn from(lease: &Lease) -> Self {
+        Self {
+            network: lease.network,
+            address: lease.address.into(),
+            client: lease.client.as_bytes().to_vec(),
+            mac: lease.mac,
+            host_name: lease.host_name.as_ref().map(ToString::to_string),
+            port: lease.port,
+            expires: lease.expires,
+        }
+    }
+}
+
+impl LeaseRecord {
+    /// `None` for one that is not DHCPv4's, or that no DHCPv4 client can have had.
+    pub fn to_v4(&self) -> Option<Lease> {
+        let IpAddr::V4(address) = self.address else { return None };
+        Some(Lease {
+            network: self.network,
+            address,
+            client: ClientKey::new(&self.client)?,
+            mac: self.mac,
+            host_name: self.host_name.as_deref().and_then(|name| DnsLabel::new(name).ok()),
+            port: self.port,
+            expires: self.expires,
+        })
+    }
 }

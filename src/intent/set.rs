@@ -133,6 +133,20 @@ impl Intent {
         Err(IntentError::PoolExhausted { network: network.name.clone(), pools: full.join(", ") })
     }
 
+    /// What a store held. It was valid when it was stored; what a changed configuration no longer allows stays.
+    pub fn restore(networks: Vec<Network>, subnets: Vec<Subnet>, ports: Vec<Port>) -> Self {
+        let mut intent = Self::default();
+        let mut undo = Vec::new();
+        let networks = networks.into_iter().map(Change::PutNetwork);
+        let subnets = subnets.into_iter().map(Change::PutSubnet);
+        let ports = ports.into_iter().map(Change::PutPort);
+        for change in networks.chain(subnets).chain(ports) {
+            intent.replace(change, &mut undo);
+            undo.clear();
+        }
+        intent
+    }
+
     /// Applies the changes in order, or none of them.
     pub fn apply(&mut self, changes: Vec<Change>, host: &HostConfig) -> Result<Undo, IntentError> {
         let mut undo = Undo::default();

@@ -1,0 +1,61 @@
+//! The network that a fresh host gets, so that the daemon is useful without any configuration.
+
+use super::{CommandError, Engine, Outlets};
+use crate::{
+    backend::{Driver, Store, Write},
+    intent::{Change, Forward, NetworkDraft, NetworkId, ResourceName, SubnetDraft, SubnetId},
+    net::{IfName, IpNet, Ipv4Net},
+};
+use std::{collections::BTreeSet, net::Ipv4Addr};
+use uuid::Uuid;
+
+/// The memo that says that the first network was made, so that one that was deleted does not come back.
+pub(super) const MADE: &str = "default-network-made";
+const NAME: &str = "nat";
+
+impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
+    pub(super) async fn make_default_network(&mut self) -> Result<(), CommandError> {
+        let Some(cidr) = self.free_block() else {
+            tracing::warn!(
+                "no block of 192.168.0.0/16 is free on this host, so that no network was made; make one with 'vmfabric network create'"
+            );
+            return Ok(());
+        };
+        let name = ResourceName::new(NAME).expect("a constant that is a name");
+        let draft =
+            NetworkDraft { name: name.clone(), physical_network: None, vlan: None, mtu: None, dns_domain: None };
+        let network = draft.complete(NetworkId(Uuid::new_v4()), &self.view().intent, None)?;
+        let mut with_network = self.view().intent.clone();
+        let host = self.view().host.clone();
+        // Only to complete the subnet against; what counts is the commit below.
+        let _ = with_network.apply(vec![Change::PutNetwork(network.clone())], &host)?;
+        let subnet = SubnetDraft {
+            network: network.id.to_string(),
+            name: Some(name),
+            cidr,
+            gateway: None,
+            host_address: None,
+            pools: None,
+            dhcp: None,
+            dns_servers: Vec::new(),
+            host_routes: Vec::new(),
+            forward: Some(Forward::Nat),
+            lease_seconds: None,
+        };
+        let subnet = subnet.complete(SubnetId(Uuid::new_v4()), &with_network)?;
+        tracing::info!(network = NAME, %cidr, "first start: made a network for guests");
+        self.commit(vec![Change::PutNetwork(network), Change::PutSubnet(subnet)]).await?;
+        self.store.commit(vec![Write::PutMemo { key: MADE.to_owned(), value: cidr.to_string() }]).await?;
+        Ok(())
+    }
+
+    /// 192.168.123.0/24, or the next that this host does not use.
+    fn free_block(&self) -> Option<IpNet> {
+        let taken: &BTreeSet<(IfName, IpNet)> = &self.observed.datapath.addresses;
+        (123..=254).chain(2..123).find_map(|third| {
+            let block = IpNet::V4(Ipv4Net::new(Ipv4Addr::new(192, 168, third, 0), 24).ok()?);
+            let overlaps = taken.iter().any(|(_, a)| a.contains(&block.network()) || block.contains(&a.addr()));
+            (!overlaps).then_some(block)
+        })
+    }
+}

@@ -1,0 +1,220 @@
+//! What clients ask for.
+
+use super::{Command, CommandError, Engine, Notice, Outlets, View};
+use crate::{
+    backend::{Driver, LeaseRecord, Store},
+    intent::{
+        Change, IntentError, Network, NetworkDraft, NetworkId, Origin, Port, PortDraft, PortId, Subnet, SubnetDraft,
+        SubnetId, patched,
+    },
+    net::IpNet,
+    protocol::dhcpv4::Event,
+    server::dhcpv4::DhcpEvent,
+};
+use serde_json::{Map, Value};
+use std::net::IpAddr;
+use uuid::Uuid;
+
+impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
+    pub(super) async fn serve_command(&mut self, command: Command) {
+        // Whoever asked may be gone; the change stands all the same.
+        match command {
+            Command::CreateNetwork(draft, reply) => drop(reply.send(self.create_network(draft).await)),
+            Command::UpdateNetwork(id, patch, reply) => drop(reply.send(self.update_network(id, patch).await)),
+            Command::DeleteNetwork(id, reply) => drop(reply.send(self.delete_network(id).await)),
+            Command::CreateSubnet(draft, reply) => drop(reply.send(self.create_subnet(draft).await)),
+            Command::UpdateSubnet(id, patch, reply) => drop(reply.send(self.update_subnet(id, patch).await)),
+            Command::DeleteSubnet(id, reply) => drop(reply.send(self.delete_subnet(id).await)),
+            Command::CreatePort(draft, reply) => drop(reply.send(self.create_port(draft).await)),
+            Command::UpdatePort(id, patch, reply) => drop(reply.send(self.update_port(id, patch).await)),
+            Command::DeletePort(id, reply) => drop(reply.send(self.delete_port(id).await)),
+            Command::Plan(reply) => drop(reply.send(self.show_plan().await)),
+        }
+    }
+
+    async fn create_network(&mut self, draft: NetworkDraft) -> Result<Network, CommandError> {
+        let network = draft.complete(NetworkId(Uuid::new_v4()), &self.view().intent, None)?;
+        self.commit_and_mark(Change::PutNetwork(network.clone())).await?;
+        Ok(network)
+    }
+
+    async fn update_network(&mut self, id: NetworkId, patch: Map<String, Value>) -> Result<Network, CommandError> {
+        let network = {
+            let view = self.view();
+            let old = view.intent.find_network(&id.to_string())?;
+            patched(&NetworkDraft::of(old), patch)?.complete(id, &view.intent, Some(old))?
+        };
+        self.commit_and_mark(Change::PutNetwork(network.clone())).await?;
+        Ok(network)
+    }
+
+    async fn delete_network(&mut self, id: NetworkId) -> Result<(), CommandError> {
+        {
+            let view = self.view();
+            let network = view.intent.find_network(&id.to_string())?;
+            let what = format!("network '{}'", network.name);
+            let ports: Vec<&Port> = view.intent.ports_of(id).collect();
+            refuse_if_used(&view, what, ports.iter().copied())?;
+            let kept: Vec<String> = ports
+                .iter()
+                .filter(|port| port.origin == Origin::Admin)
+                .map(|port| port.name.as_ref().map_or_else(|| port.id.to_string(), ToString::to_string))
+                .collect();
+            if !kept.is_empty() {
+                return Err(CommandError::Intent(IntentError::Invalid(format!(
+                    "network '{}' has ports that were made by hand; delete them first: vmfabric port delete {}",
+                    network.name,
+                    kept.join(" ")
+                ))));
+            }
+        }
+        self.commit_and_mark(Change::DeleteNetwork(id)).await
+    }
+
+    async fn create_subnet(&mut self, draft: SubnetDraft) -> Result<Subnet, CommandError> {
+        let subnet = draft.complete(SubnetId(Uuid::new_v4()), &self.view().intent)?;
+        self.refuse_host_overlap(&subnet)?;
+        self.commit_and_mark(Change::PutSubnet(subnet.clone())).await?;
+        Ok(subnet)
+    }
+
+    async fn update_subnet(&mut self, id: SubnetId, patch: Map<String, Value>) -> Result<Subnet, CommandError> {
+        let subnet = {
+            let view = self.view();
+            let old = view.intent.find_subnet(&id.to_string())?;
+            patched(&SubnetDraft::of(old), patch)?.complete(id, &view.intent)?
+        };
+        self.refuse_host_overlap(&subnet)?;
+        self.commit_and_mark(Change::PutSubnet(subnet.clone())).await?;
+        Ok(subnet)
+    }
+
+    async fn delete_subnet(&mut self, id: SubnetId) -> Result<(), CommandError> {
+        {
+            let view = self.view();
+            let subnet = view.intent.find_subnet(&id.to_string())?;
+            let holders = view.intent.ports_of(subnet.network);
+            let holders = holders.filter(|port| port.fixed_ips.iter().any(|ip| ip.subnet == id));
+            refuse_if_used(&view, format!("subnet '{}'", subnet.name), holders)?;
+        }
+        self.commit_and_mark(Change::DeleteSubnet(id)).await
+    }
+
+    async fn create_port(&mut self, draft: PortDraft) -> Result<Port, CommandError> {
+        let port = {
+            let view = self.view();
+            draft.complete(PortId(Uuid::new_v4()), &view.intent, None, |subnet, address| {
+                leased(&view, subnet, address)
+            })?
+        };
+        self.commit_and_mark(Change::PutPort(port.clone())).await?;
+        Ok(port)
+    }
+
+    async fn update_port(&mut self, id: PortId, patch: Map<String, Value>) -> Result<Port, CommandError> {
+        let port = {
+            let view = self.view();
+            let old = view.intent.find_port(&id.to_string())?;
+            let draft = patched(&PortDraft::of(old), patch)?;
+            draft.complete(id, &view.intent, Some(old), |subnet, address| leased(&view, subnet, address))?
+        };
+        self.commit_and_mark(Change::PutPort(port.clone())).await?;
+        Ok(port)
+    }
+
+    async fn delete_port(&mut self, id: PortId) -> Result<(), CommandError> {
+        {
+            let view = self.view();
+            let port = view.intent.find_port(&id.to_string())?;
+            refuse_if_used(&view, format!("port {id}"), [port])?;
+        }
+        self.commit_and_mark(Change::DeletePort(id)).await
+    }
+
+    async fn commit_and_mark(&mut self, change: Change) -> Result<(), CommandError> {
+        self.commit(vec![change]).await?;
+        self.mark_dirty();
+        Ok(())
+    }
+
+    /// A block that this host is already in would take the host's own neighbours from it.
+    fn refuse_host_overlap(&self, subnet: &Subnet) -> Result<(), IntentError> {
+        if subnet.host_address.is_none() {
+            return Ok(());
+        }
+        let observed = &self.observed.datapath;
+        let foreign =
+            observed.addresses.iter().filter(|(link, _)| !observed.links.get(link).is_some_and(|l| l.is_owned()));
+        for (link, address) in foreign {
+            if address.contains(&subnet.cidr.network()) || subnet.cidr.contains(&address.addr()) {
+                let other = IpNet::trunc(address);
+                return Err(IntentError::HostOverlap { cidr: subnet.cidr, other, link: link.to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    async fn show_plan(&mut self) -> Result<Vec<String>, CommandError> {
+        self.observe().await?;
+        Ok(self.plan_now().1.iter().map(ToString::to_string).collect())
+    }
+
+    pub(super) fn take_lease_event(&mut self, event: DhcpEvent) {
+        let (lease, held) = match event {
+            DhcpEvent::Protocol(Event::LeaseGranted(lease)) => (lease, true),
+            DhcpEvent::Protocol(
+                Event::LeaseReleased(lease)
+                | Event::LeaseExpired(lease)
+                | Event::LeaseDropped(lease)
+                | Event::AddressDeclined(lease),
+            ) => (lease, false),
+            other => {
+                tracing::warn!(event = ?other, "DHCP");
+                return;
+            }
+        };
+        let network = NetworkId(lease.network);
+        let key = (network, IpAddr::V4(lease.address));
+        if held {
+            let record = LeaseRecord::from(&lease);
+            let named = |record: &LeaseRecord| (record.host_name.clone(), record.port);
+            let old = self.view_mut().leases.insert(key, record.clone());
+            // A renewal changes no name.
+            if old.is_none_or(|old| named(&old) != named(&record)) {
+                self.touched.insert(network);
+            }
+        } else {
+            self.view_mut().leases.remove(&key);
+            self.touched.insert(network);
+        }
+        self.notify(Notice::LeasesChanged(network));
+    }
+}
+
+fn leased(view: &View, subnet: SubnetId, address: IpAddr) -> bool {
+    let network = view.intent.subnet(subnet).map(|subnet| subnet.network);
+    let lease = network.and_then(|network| view.leases.get(&(network, address)));
+    lease.is_some_and(|lease| lease.expires > unix_now())
+}
+
+fn refuse_if_used<'a>(
+    view: &View,
+    what: String,
+    ports: impl IntoIterator<Item = &'a Port>,
+) -> Result<(), CommandError> {
+    let mut guests: Vec<String> = ports
+        .into_iter()
+        .filter(|port| view.attachments.contains_key(&port.id))
+        .map(|port| match &port.device {
+            Some(device) if !device.name.is_empty() => format!("'{}'", device.name),
+            _ => format!("with NIC {}", port.mac),
+        })
+        .collect();
+    guests.sort();
+    guests.dedup();
+    if guests.is_empty() { Ok(()) } else { Err(CommandError::InUse { what, guests: guests.join(", ") }) }
+}
+
+pub(super) fn unix_now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

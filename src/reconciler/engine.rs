@@ -1,0 +1,347 @@
+use super::{Command, HookIndex, Notice, Outlets, Problem, View, services::services_of};
+use crate::{
+    backend::{Driver, LinkEvent, Loaded, Store, StoreError, Write},
+    datapath::{Observed, Sysctl},
+    intent::{self, Change, HostConfig, Intent, NetworkId, PortId},
+    libvirt::LibvirtEvent,
+    net::IfName,
+    server::{dhcpv4::DhcpEvent, hook::HookCall},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Duration,
+};
+use tokio::{
+    sync::{broadcast, mpsc},
+    time::Instant,
+};
+use uuid::Uuid;
+
+/// From a change to the full pass that it asks for: changes that come together share one.
+const GATHER: Duration = Duration::from_millis(20);
+/// How long a full pass may be put off by more changes.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// A full pass comes at least so often, whatever was missed.
+const TICK: Duration = Duration::from_secs(60);
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How many events of a kind are taken together.
+const BATCH: usize = 256;
+
+/// Where the loop's work comes from.
+#[derive(Debug)]
+pub struct Inputs {
+    pub commands: mpsc::Receiver<Command>,
+    pub hooks: mpsc::Receiver<HookCall>,
+    pub links: mpsc::Receiver<LinkEvent>,
+    pub libvirt: mpsc::Receiver<LibvirtEvent>,
+    pub leases: mpsc::Receiver<DhcpEvent>,
+    /// A configuration read anew.
+    pub config: mpsc::Receiver<HostConfig>,
+}
+
+/// The one owner of all changes.
+#[derive(Debug)]
+pub struct Engine<D, S, O> {
+    pub(super) view: Arc<RwLock<View>>,
+    pub(super) notices: broadcast::Sender<Notice>,
+    pub(super) driver: D,
+    pub(super) store: Arc<S>,
+    pub(super) outlets: O,
+    pub(super) observed: Observed,
+    /// What kernel parameters were before we set them.
+    pub(super) previous: BTreeMap<Sysctl, String>,
+    /// The running guests' NICs that libvirt or the hook told of: the tap of each port, and whose it is.
+    pub(super) taps: BTreeMap<PortId, IfName>,
+    pub(super) published: BTreeSet<Uuid>,
+    pub(super) index: Option<HookIndex>,
+    /// Networks whose services must be brought up to date.
+    pub(super) touched: BTreeSet<NetworkId>,
+    pub(super) plan_problems: Vec<Problem>,
+    pub(super) service_problems: Vec<Problem>,
+    pub(super) libvirt_problems: BTreeMap<Uuid, Problem>,
+    pub(super) guest_problems: BTreeMap<Uuid, Vec<Problem>>,
+    dirty: Option<Dirty>,
+    retry: Option<(Duration, Instant)>,
+    tick: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Dirty {
+    since: Instant,
+    due: Instant,
+}
+
+impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
+    /// Takes up what the store holds and what the kernel shows: nothing of what runs is changed before the first pass,
+    /// and that finds nothing to do on a host that nobody touched.
+    pub async fn start(
+        mut driver: D,
+        store: Arc<S>,
+        outlets: O,
+        host: HostConfig,
+        view: Arc<RwLock<View>>,
+        notices: broadcast::Sender<Notice>,
+    ) -> Result<Self, StartError> {
+        let loaded = store.load().await?;
+        let observed = driver.observe().await?;
+        let (fresh, previous) = (is_fresh(&loaded), previous_of(&loaded));
+        let mut engine = Self {
+            view,
+            notices,
+            driver,
+            store,
+            outlets,
+            observed,
+            previous,
+            taps: BTreeMap::new(),
+            published: loaded.published.iter().copied().collect(),
+            index: None,
+            touched: BTreeSet::new(),
+            plan_problems: Vec::new(),
+            service_problems: Vec::new(),
+            libvirt_problems: BTreeMap::new(),
+            guest_problems: BTreeMap::new(),
+            dirty: None,
+            retry: None,
+            tick: Instant::now() + TICK,
+        };
+        engine.take_up(loaded, host);
+        if fresh {
+            engine.make_default_network().await?;
+        }
+        engine.adopt_taps();
+        engine.touch_all();
+        engine.full_pass().await;
+        engine.flush().await;
+        engine.refresh_index();
+        engine.publish_anew().await;
+        Ok(engine)
+    }
+
+    /// Loads what is stored, leniently: what a changed configuration no longer allows is still there, and is reported
+    /// by the plan.
+    fn take_up(&mut self, loaded: Loaded, host: HostConfig) {
+        let mut view = self.view_mut();
+        view.intent = Intent::restore(loaded.networks, loaded.subnets, loaded.ports);
+        view.host = host;
+        let leases = loaded.leases.into_iter();
+        view.leases = leases.map(|lease| ((NetworkId(lease.network), lease.address), lease)).collect();
+    }
+
+    /// Runs until every sender of commands is gone.
+    pub async fn run(mut self, mut inputs: Inputs) {
+        loop {
+            let due = self.due();
+            tokio::select! {
+                biased;
+                Some(hook) = inputs.hooks.recv() => self.serve_hook(hook).await,
+                () = tokio::time::sleep_until(due) => {
+                    self.dirty = None;
+                    self.tick = Instant::now() + TICK;
+                    self.full_pass().await;
+                }
+                command = inputs.commands.recv() => match command {
+                    Some(command) => self.serve_command(command).await,
+                    None => break,
+                },
+                Some(event) = inputs.links.recv() => {
+                    let mut events = vec![event];
+                    while events.len() < BATCH && let Ok(event) = inputs.links.try_recv() {
+                        events.push(event);
+                    }
+                    self.take_link_events(events).await;
+                }
+                Some(event) = inputs.libvirt.recv() => self.take_libvirt_event(event).await,
+                Some(event) = inputs.leases.recv() => self.take_lease_event(event),
+                Some(host) = inputs.config.recv() => {
+                    tracing::info!(physical_networks = host.physical_networks.len(), "configuration taken up");
+                    self.view_mut().host = host;
+                    self.touch_all();
+                    self.mark_dirty();
+                }
+            }
+            self.flush().await;
+        }
+    }
+
+    pub(super) fn touch_all(&mut self) {
+        let all: Vec<_> = self.view().intent.networks().map(|network| network.id).collect();
+        self.touched.extend(all);
+    }
+
+    fn due(&self) -> Instant {
+        let retry = self.retry.map(|(_, at)| at);
+        let dirty = self.dirty.map(|dirty| dirty.due);
+        dirty.into_iter().chain(retry).fold(self.tick, Instant::min)
+    }
+
+    /// Asks for a full pass soon.
+    pub(super) fn mark_dirty(&mut self) {
+        let now = Instant::now();
+        let since = self.dirty.map_or(now, |dirty| dirty.since);
+        self.dirty = Some(Dirty { since, due: (now + GATHER).min(since + PATIENCE) });
+    }
+
+    /// Another full pass follows after a while that grows, until one has nothing to complain of.
+    pub(super) fn retry_later(&mut self, failed: bool) {
+        let delay = self.retry.map_or(RETRY.0, |(delay, _)| (delay * 2).min(RETRY.1));
+        self.retry = failed.then(|| (delay, Instant::now() + delay));
+    }
+
+    /// Brings services, index and readers up to date with what was done since the last time.
+    pub(super) async fn flush(&mut self) {
+        if !self.touched.is_empty() {
+            let touched = std::mem::take(&mut self.touched);
+            let services = {
+                let view = self.view();
+                touched.into_iter().map(|network| services_of(&view, &self.observed.datapath, network)).collect()
+            };
+            self.service_problems = self.outlets.serve(services).await;
+        }
+        self.refresh_problems();
+    }
+
+    pub(super) fn refresh_index(&mut self) {
+        let index = HookIndex::of(&self.view());
+        if self.index.as_ref() != Some(&index) {
+            match self.outlets.write_index(&index) {
+                Ok(()) => self.index = Some(index),
+                Err(error) => tracing::error!(%error, "the index for libvirt's hook cannot be written"),
+            }
+        }
+    }
+
+    fn refresh_problems(&mut self) {
+        let mut problems: Vec<Problem> = self.plan_problems.clone();
+        problems.extend(self.service_problems.iter().cloned());
+        problems.extend(self.libvirt_problems.values().cloned());
+        problems.extend(self.guest_problems.values().flatten().cloned());
+        problems.sort();
+        problems.dedup();
+        if self.view().problems == problems {
+            return;
+        }
+        for problem in problems.iter().filter(|problem| !self.view().problems.contains(problem)) {
+            tracing::warn!(subject = ?problem.subject, "{}", problem.message);
+        }
+        self.view_mut().problems = problems;
+        self.notify(Notice::StatusChanged);
+    }
+
+    pub(super) fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(super) fn view_mut(&self) -> RwLockWriteGuard<'_, View> {
+        self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(super) fn notify(&self, notice: Notice) {
+        // No receiver is no fault.
+        let _ = self.notices.send(notice);
+    }
+
+    /// Applies changes to the intent and commits them; where the store refuses, nothing has changed.
+    pub(super) async fn commit(&mut self, changes: Vec<Change>) -> Result<(), super::CommandError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut view = self.view_mut();
+        let View { intent, host, .. } = &mut *view;
+        let notices = notices_of(intent, &changes);
+        let networks = networks_of(intent, &changes);
+        let undo = intent.apply(changes.clone(), host)?;
+        drop(view);
+        let writes = changes.into_iter().map(Write::Intent).collect();
+        if let Err(error) = self.store.commit(writes).await {
+            self.view_mut().intent.undo(undo);
+            return Err(error.into());
+        }
+        let networks_changed = notices.iter().any(|notice| {
+            matches!(notice, Notice::NetworkAdded(_) | Notice::NetworkChanged(_) | Notice::NetworkRemoved(_))
+        });
+        self.touched.extend(networks);
+        self.forget_orphans();
+        self.refresh_index();
+        if networks_changed {
+            self.publish_anew().await;
+            // A guest that runs already may have waited for it.
+            self.outlets.refresh();
+        }
+        notices.into_iter().for_each(|notice| self.notify(notice));
+        Ok(())
+    }
+
+    /// Drops what spoke of ports and networks that are gone.
+    fn forget_orphans(&mut self) {
+        let mut view = self.view_mut();
+        let View { intent, attachments, leases, .. } = &mut *view;
+        attachments.retain(|port, _| intent.port(*port).is_some());
+        leases.retain(|(network, _), _| intent.network(*network).is_some());
+        drop(view);
+        let view = self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.taps.retain(|port, _| view.intent.port(*port).is_some());
+    }
+}
+
+/// Why the daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Driver(#[from] crate::backend::DriverError),
+    #[error("the first network cannot be made: {0}")]
+    FirstNetwork(#[from] super::CommandError),
+}
+
+fn is_fresh(loaded: &Loaded) -> bool {
+    loaded.networks.is_empty() && !loaded.memos.iter().any(|(key, _)| key == super::bootstrap::MADE)
+}
+
+fn previous_of(loaded: &Loaded) -> BTreeMap<Sysctl, String> {
+    let parse = |(key, value): &(String, String)| {
+        let link = key.strip_prefix("sysctl:net/ipv4/conf/")?.strip_suffix("/forwarding")?;
+        Some((Sysctl::Ipv4Forwarding(IfName::new(link).ok()?), value.clone()))
+    };
+    loaded.memos.iter().filter_map(parse).collect()
+}
+
+fn notices_of(intent: &Intent, changes: &[Change]) -> Vec<Notice> {
+    changes
+        .iter()
+        .flat_map(|change| match change {
+            Change::PutNetwork(n) if intent.network(n.id).is_some() => vec![Notice::NetworkChanged(n.id)],
+            Change::PutNetwork(n) => vec![Notice::NetworkAdded(n.id)],
+            Change::DeleteNetwork(id) => {
+                let ports = intent.ports_of(*id).map(|port| Notice::PortRemoved(port.id));
+                let subnets = intent.subnets_of(*id).map(|subnet| Notice::SubnetRemoved(subnet.id));
+                ports.chain(subnets).chain([Notice::NetworkRemoved(*id)]).collect()
+            }
+            Change::PutSubnet(s) if intent.subnet(s.id).is_some() => vec![Notice::SubnetChanged(s.id)],
+            Change::PutSubnet(s) => vec![Notice::SubnetAdded(s.id), Notice::NetworkChanged(s.network)],
+            Change::DeleteSubnet(id) => {
+                let network = intent.subnet(*id).map(|subnet| Notice::NetworkChanged(subnet.network));
+                [Notice::SubnetRemoved(*id)].into_iter().chain(network).collect()
+            }
+            Change::PutPort(p) if intent.port(p.id).is_some() => vec![Notice::PortChanged(p.id)],
+            Change::PutPort(p) => vec![Notice::PortAdded(p.id), Notice::NetworkChanged(p.network)],
+            Change::DeletePort(id) => {
+                let network = intent.port(*id).map(|port| Notice::NetworkChanged(port.network));
+                [Notice::PortRemoved(*id)].into_iter().chain(network).collect()
+            }
+        })
+        .collect()
+}
+
+fn networks_of(intent: &Intent, changes: &[Change]) -> BTreeSet<NetworkId> {
+    let network = |change: &Change| match change {
+        Change::PutNetwork(intent::Network { id, .. }) | Change::DeleteNetwork(id) => Some(*id),
+        Change::PutSubnet(subnet) => Some(subnet.network),
+        Change::DeleteSubnet(id) => intent.subnet(*id).map(|subnet| subnet.network),
+        Change::PutPort(port) => Some(port.network),
+        Change::DeletePort(id) => intent.port(*id).map(|port| port.network),
+    };
+    changes.iter().filter_map(network).collect()
+}

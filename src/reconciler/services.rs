@@ -1,0 +1,177 @@
+//! What the DHCP and DNS servers of a network are to say, from the intent.
+
+use super::View;
+use crate::{
+    datapath::Datapath,
+    intent::{Forward, Network, NetworkId, Origin, Port, Segment, Subnet},
+    net::{DnsLabel, DomainName, IfName, IpNet},
+    planner::gateway_name,
+    protocol::{
+        dhcpv4::{self, Host, Scope},
+        dns::NameSource,
+    },
+};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+use uuid::Uuid;
+
+/// The services of one network.
+#[derive(Debug)]
+pub struct NetworkServices {
+    pub network: NetworkId,
+    /// `None`: nobody is served DHCP.
+    pub scope: Option<Scope>,
+    /// Leases that are held there now; what a server starts from.
+    pub leases: Vec<dhcpv4::Lease>,
+    /// `None`: nobody is served DNS.
+    pub dns: Option<DnsService>,
+}
+
+/// A network's names, and where they are asked for.
+#[derive(Debug)]
+pub struct DnsService {
+    pub interface: IfName,
+    pub addresses: Vec<IpAddr>,
+    pub domain: DomainName,
+    pub blocks: Vec<IpNet>,
+    pub names: Vec<DnsEntry>,
+}
+
+#[derive(Debug)]
+pub struct DnsEntry {
+    /// The port, or the network for a lease without one.
+    pub owner: Uuid,
+    pub label: DnsLabel,
+    pub source: NameSource,
+    pub addresses: Vec<IpAddr>,
+}
+
+/// `datapath`: what there is of the host, since a server needs its interface.
+pub(super) fn services_of(view: &View, datapath: &Datapath, id: NetworkId) -> NetworkServices {
+    let nothing = NetworkServices { network: id, scope: None, leases: Vec::new(), dns: None };
+    let Some(network) = view.intent.network(id) else { return nothing };
+    let Some(interface) = interface_of(view, network).filter(|interface| datapath.links.contains_key(interface)) else {
+        return nothing;
+    };
+    let held = view.intent.subnets_of(id).filter(|subnet| {
+        let address = subnet.host_address.and_then(|a| IpNet::new(a, subnet.cidr.prefix_len()).ok());
+        address.is_some_and(|address| datapath.addresses.contains(&(interface.clone(), address)))
+    });
+    let subnets: Vec<&Subnet> = held.collect();
+    let addresses: Vec<IpAddr> = subnets.iter().filter_map(|subnet| subnet.host_address).collect();
+    if addresses.is_empty() {
+        return nothing;
+    }
+    let leases = view.leases.range((id, LOWEST)..).take_while(|((network, _), _)| *network == id);
+    NetworkServices {
+        network: id,
+        scope: scope_of(view, network, &interface, &subnets),
+        leases: leases.filter_map(|(_, lease)| lease.to_v4()).collect(),
+        dns: Some(DnsService {
+            interface,
+            addresses,
+            domain: network.domain(),
+            blocks: view.intent.subnets_of(id).map(|subnet| subnet.cidr).collect(),
+            names: names_of(view, network),
+        }),
+    }
+}
+
+const LOWEST: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+fn interface_of(view: &View, network: &Network) -> Option<IfName> {
+    let bridge = match network.segment.physical_network() {
+        None => network.bridge.as_ref()?,
+        Some(name) => view.host.physical_networks.get(name).filter(|physical| physical.is_own())?.bridge(),
+    };
+    Some(gateway_name(network, bridge))
+}
+
+fn scope_of(view: &View, network: &Network, interface: &IfName, subnets: &[&Subnet]) -> Option<Scope> {
+    let served: Vec<&&Subnet> = subnets.iter().filter(|subnet| subnet.dhcp).collect();
+    let server_address = served.iter().find_map(|subnet| v4(subnet.host_address?))?;
+    let local = network.segment == Segment::Local;
+    let hosts = view
+        .intent
+        .ports_of(network.id)
+        // On a network that other hosts share, only those who are here are answered.
+        .filter(|port| local || view.attachments.contains_key(&port.id))
+        .filter_map(|port| host_of(port, &served))
+        .collect();
+    Some(Scope {
+        network: network.id.0,
+        interface: interface.clone(),
+        server_address,
+        subnets: served.iter().filter_map(|subnet| subnet_of(network, subnet, local)).collect(),
+        hosts,
+        relays: Vec::new(),
+    })
+}
+
+fn host_of(port: &Port, served: &[&&Subnet]) -> Option<Host> {
+    let ip = port.fixed_ips.iter().find(|ip| served.iter().any(|subnet| subnet.id == ip.subnet))?;
+    Some(Host { mac: port.mac, address: v4(ip.address)?, host_name: port.dns_name.clone(), port: port.id.0 })
+}
+
+fn subnet_of(network: &Network, subnet: &Subnet, local: bool) -> Option<dhcpv4::Subnet> {
+    let IpNet::V4(prefix) = subnet.cidr else { return None };
+    let dns_servers = match subnet.dns_servers.as_slice() {
+        [] => subnet.host_address.and_then(v4).into_iter().collect(),
+        given => given.iter().copied().filter_map(v4).collect(),
+    };
+    let route = |route: &crate::intent::HostRoute| match route.destination {
+        IpNet::V4(destination) => Some((destination, v4(route.next_hop)?)),
+        IpNet::V6(_) => None,
+    };
+    let through_host = subnet.gateway == subnet.host_address && subnet.forward == Forward::None;
+    Some(dhcpv4::Subnet {
+        id: subnet.id.0,
+        prefix,
+        // A host that forwards nothing is no router.
+        router: subnet.gateway.and_then(v4).filter(|_| !through_host),
+        dns_servers,
+        domain: Some(network.domain()),
+        mtu: network.mtu,
+        host_routes: subnet.host_routes.iter().filter_map(route).collect(),
+        pools: subnet.pools.clone(),
+        lease_time: Duration::from_secs(subnet.lease_seconds.into()),
+        dynamic: local,
+    })
+}
+
+/// The names of a network's guests: the port's own, the domain's, and what the guest calls itself; the zone ranks them.
+fn names_of(view: &View, network: &Network) -> Vec<DnsEntry> {
+    let mut names = Vec::new();
+    for port in view.intent.ports_of(network.id) {
+        let addresses: Vec<IpAddr> = port.fixed_ips.iter().map(|ip| ip.address).collect();
+        if addresses.is_empty() {
+            continue;
+        }
+        let of_domain = port.device.as_ref().and_then(|device| DnsLabel::from_free_text(&device.name));
+        let given = port.name.as_ref().filter(|_| port.origin == Origin::Admin);
+        let given = given.and_then(|name| DnsLabel::from_free_text(name.as_str()));
+        let owner = port.id.0;
+        if let Some(label) = port.dns_name.clone() {
+            names.push(DnsEntry { owner, label, source: NameSource::Port, addresses: addresses.clone() });
+        }
+        if let Some(label) = of_domain.or(given) {
+            names.push(DnsEntry { owner, label, source: NameSource::Domain, addresses });
+        }
+    }
+    let leases = view.leases.range((network.id, LOWEST)..).take_while(|((id, _), _)| *id == network.id);
+    for (_, lease) in leases {
+        let Some(label) = lease.host_name.as_deref().and_then(|name| DnsLabel::new(name).ok()) else { continue };
+        let owner = lease.port.unwrap_or_else(|| Uuid::new_v5(&network.id.0, lease.address.to_string().as_bytes()));
+        names.push(DnsEntry { owner, label, source: NameSource::Dhcp, addresses: vec![lease.address] });
+    }
+    names
+}
+
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
