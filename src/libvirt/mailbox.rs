@@ -108,6 +108,11 @@ impl Mailbox {
         taken
     }
 
+    /// Why the connection ended, if that is told before `deadline`.
+    pub(super) fn closed_by(&self, deadline: Instant) -> Option<&'static str> {
+        self.wait_while(Some(deadline), |pending| pending.closed.is_none() && !pending.stop).closed
+    }
+
     /// Waits until `deadline` or until told to stop.
     pub(super) fn pause(&self, deadline: Instant) {
         drop(self.wait_while(Some(deadline), |pending| !pending.stop));
