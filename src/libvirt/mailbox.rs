@@ -91,7 +91,7 @@ impl Mailbox {
         self.lock().stop
     }
 
-    /// Begins a connection: news of earlier ones is dropped, requests are kept.
+    /// Begins a connection: the end of an earlier one is forgotten, all other marks are kept.
     pub(super) fn next_epoch(&self) -> u64 {
         let mut pending = self.lock();
         pending.epoch += 1;
