@@ -29,6 +29,8 @@ use virt::{
 const STABLE: Duration = Duration::from_secs(10);
 /// From a change of libvirt's networks to our look at them: gathers changes, and bounds a quarrel with another program.
 const NETWORKS_SETTLE: Duration = Duration::from_millis(500);
+/// From a call's failure on a broken connection to the callback that tells what broke it.
+const CLOSE_TOLD: Duration = Duration::from_millis(500);
 const PUBLISH_RETRY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone)]
@@ -239,8 +241,14 @@ impl Worker {
                 self.keep(pending);
                 return Lost::Connection(reason.to_owned());
             }
-            if let Err(lost) = self.work(session, pending) {
-                return lost;
+            match self.work(session, pending) {
+                Ok(()) => {}
+                // The callback knows why the call failed.
+                Err(Lost::Connection(reason)) if !session.is_alive() => {
+                    let told = self.mailbox.closed_by(Instant::now() + CLOSE_TOLD);
+                    return Lost::Connection(told.map_or(reason, str::to_owned));
+                }
+                Err(lost) => return lost,
             }
         }
     }
@@ -281,9 +289,7 @@ impl Worker {
         let Some(request) = &self.request else { return Ok(()) };
         let published = match publish_all(session.connect(), request) {
             Ok(published) => published,
-            Err(_) if !session.is_alive() => {
-                return Err(Lost::Connection("the connection to libvirt broke".to_owned()));
-            }
+            Err(e) if !session.is_alive() => return Err(e.into()),
             // Behind modular daemons our connection keeps one of its own to virtnetworkd, which that one's restart breaks.
             Err(_) => on_fresh_connection(&self.config.uri, request),
         };

@@ -125,7 +125,7 @@ fn a_session_leaves_nothing_behind() {
     drop(session);
     let deadline = Instant::now() + DEADLINE;
     // libvirt may let go of them on the event loop's thread. The `test:` driver takes a close callback and forgets it
-    // (virConnectRegisterCloseCallback, where a driver has none); tests/libvirt.rs counts on a real one.
+    // (virConnectRegisterCloseCallback, where a driver has none).
     while Arc::strong_count(&mailbox) > 2 {
         assert!(Instant::now() < deadline, "{} listeners are left", Arc::strong_count(&mailbox) - 1);
         thread::yield_now();

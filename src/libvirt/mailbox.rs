@@ -91,7 +91,7 @@ impl Mailbox {
         self.lock().stop
     }
 
-    /// Begins a connection: news of earlier ones is dropped, requests are kept.
+    /// Begins a connection: the end of an earlier one is forgotten, all other marks are kept.
     pub(super) fn next_epoch(&self) -> u64 {
         let mut pending = self.lock();
         pending.epoch += 1;
@@ -106,6 +106,11 @@ impl Mailbox {
         let taken = take(&mut *pending);
         *pending = Pending { stop: taken.stop, epoch, ..Pending::default() };
         taken
+    }
+
+    /// Why the connection ended, if that is told before `deadline`.
+    pub(super) fn closed_by(&self, deadline: Instant) -> Option<&'static str> {
+        self.wait_while(Some(deadline), |pending| pending.closed.is_none() && !pending.stop).closed
     }
 
     /// Waits until `deadline` or until told to stop.

@@ -141,15 +141,16 @@ pub fn plan_publish(
         if config != shape.as_ref() {
             take.push(PublishAction::Define(network.clone()));
         }
-        if !found.is_some_and(|found| found.autostart && found.config.is_some()) {
-            take.push(PublishAction::Autostart { uuid, name: name.clone() });
-        }
         if live != shape.as_ref() {
             if live.is_some() {
                 // Only now: an active network that is not persistent would vanish when stopped.
                 take.push(PublishAction::Stop { uuid, name: name.clone() });
             }
-            take.push(PublishAction::Start { uuid, name });
+            take.push(PublishAction::Start { uuid, name: name.clone() });
+        }
+        // Last: guests can do without, should it fail.
+        if !found.is_some_and(|found| found.autostart && found.config.is_some()) {
+            take.push(PublishAction::Autostart { uuid, name });
         }
     }
     free.append(&mut take);

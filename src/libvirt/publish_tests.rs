@@ -31,9 +31,9 @@ fn publishes_and_repairs() {
     let want = [wanted(1, "blue", "vmf-a")];
     let none = BTreeSet::new();
     let plan = |have: &[ExistingNetwork]| steps(&plan_publish(have, &want, &none));
-    assert_eq!(plan(&[]), ["define 'blue' on vmf-a", "set autostart of 'blue'", "start 'blue'"]);
+    assert_eq!(plan(&[]), ["define 'blue' on vmf-a", "start 'blue'", "set autostart of 'blue'"]);
     let stopped = ExistingNetwork { live: None, autostart: false, ..existing(1, "blue", "vmf-a") };
-    assert_eq!(plan(&[stopped]), ["set autostart of 'blue'", "start 'blue'"]);
+    assert_eq!(plan(&[stopped]), ["start 'blue'", "set autostart of 'blue'"]);
     let transient = ExistingNetwork { config: None, autostart: false, ..existing(1, "blue", "vmf-a") };
     assert_eq!(plan(&[transient]), ["define 'blue' on vmf-a", "set autostart of 'blue'"]);
     assert_eq!(plan(&[existing(1, "blue", "br9")]), ["define 'blue' on vmf-a", "stop 'blue'", "start 'blue'"]);
@@ -51,11 +51,11 @@ fn renames_and_swaps() {
         "stop 'b'",
         "undefine 'b'",
         "define 'b' on br1",
-        "set autostart of 'b'",
         "start 'b'",
+        "set autostart of 'b'",
         "define 'a' on br2",
-        "set autostart of 'a'",
         "start 'a'",
+        "set autostart of 'a'",
     ];
     assert_eq!(steps(&plan), expected);
 }
@@ -73,7 +73,7 @@ fn leaves_foreign_networks_alone() {
     let have = [existing(1, "default", "virbr0"), existing(2, "b", "br2")];
     let want = [wanted(2, "default", "br2"), wanted(3, "b", "br3"), wanted(4, "c", "br4")];
     let plan = plan_publish(&have, &want, &BTreeSet::from([id(2)]));
-    assert_eq!(steps(&plan), ["define 'c' on br4", "set autostart of 'c'", "start 'c'"]);
+    assert_eq!(steps(&plan), ["define 'c' on br4", "start 'c'", "set autostart of 'c'"]);
     assert_eq!(plan.errors.get(&id(2)), Some(&PublishError::NameTaken { name: "default".into(), holder: id(1) }));
     assert_eq!(plan.errors.get(&id(3)), Some(&PublishError::NameTaken { name: "b".into(), holder: id(2) }));
     assert_eq!(plan.errors.len(), 2);
