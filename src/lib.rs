@@ -17,6 +17,8 @@ pub mod protocol;
 
 pub mod backend;
 
+pub mod ffi;
+
 pub mod store;
 
 pub mod libvirt;
