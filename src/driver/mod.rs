@@ -1,1 +1,4 @@
-//! driver.
+//! The hands: what applies changes to a kernel, and tells what it has.
+
+pub mod kernel;
+pub mod sim;

@@ -1,3 +1,4 @@
-//! The few calls that no crate offers safely. Nothing else in the library may use `unsafe`.
+//! The few calls that no crate offers safely: the only files with `unsafe` in them.
 
+pub mod nftables;
 pub mod packet;

@@ -1,0 +1,223 @@
+//! The doing of changes.
+
+use super::{Worker, encode, netlink, observe::get_link};
+use crate::{
+    backend::{ApplyError, DriverError},
+    datapath::{BridgeSettings, Change, Link, LinkChange, LinkKind, Mismatch, Sysctl, VlanEntry},
+    net::{IfName, VlanId},
+};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use nix::net::if_::if_nametoindex;
+use std::io;
+
+const NO_VLAN_FILTERING: &str =
+    "the kernel lacks VLAN filtering for bridges (CONFIG_BRIDGE_VLAN_FILTERING); networks with VLANs need it";
+const NO_VLAN_LINKS: &str = "the kernel lacks 802.1Q interfaces (CONFIG_VLAN_8021Q, module 8021q)";
+/// What one message of VLANs holds; each takes 8 bytes.
+const VLANS_PER_MESSAGE: usize = 1024;
+
+impl Worker {
+    pub(super) fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError> {
+        let mut done = 0;
+        for group in changes.chunk_by(belong_together) {
+            self.apply_group(group).map_err(|source| ApplyError { done, change: describe(group), source })?;
+            done += group.len();
+        }
+        Ok(())
+    }
+
+    fn apply_group(&mut self, group: &[Change]) -> Result<(), DriverError> {
+        match group {
+            [Change::AddVlan { link, .. }, ..] => {
+                let vlans: Vec<(VlanId, VlanEntry)> = group
+                    .iter()
+                    .filter_map(|change| match change {
+                        Change::AddVlan { vid, entry, .. } => Some((*vid, *entry)),
+                        _ => None,
+                    })
+                    .collect();
+                vlans.chunks(VLANS_PER_MESSAGE).try_for_each(|vlans| self.change_vlans(libc::RTM_SETLINK, link, vlans))
+            }
+            [first, ..] if first.is_nft() => {
+                self.learn(group)?;
+                self.nft.apply(group)
+            }
+            [change] => self.apply_one(change),
+            _ => Ok(()),
+        }
+    }
+
+    fn apply_one(&mut self, change: &Change) -> Result<(), DriverError> {
+        match change {
+            Change::CreateLink { name, link } => self.create_link(name, link),
+            Change::SetLink { name, change } => self.set_link(name, change),
+            Change::DeleteLink { name } => {
+                self.netlink.change(libc::RTM_DELLINK, 0, &encode::link(name)).map_err(|error| on_link(name, error))
+            }
+            Change::DeleteVlan { link, vid } => {
+                self.change_vlans(libc::RTM_DELLINK, link, &[(*vid, VlanEntry::Tagged)])
+            }
+            Change::AddAddress { link, address } => {
+                let message = encode::address(index_of(link)?, address);
+                let outcome = self.netlink.change(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &message);
+                outcome.map_err(|error| on_link(link, error))
+            }
+            Change::DeleteAddress { link, address } => {
+                match self.netlink.change(libc::RTM_DELADDR, 0, &encode::address(index_of(link)?, address)) {
+                    Err(error) if error.errno() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+                    outcome => outcome.map_err(|error| on_link(link, error)),
+                }
+            }
+            Change::SetSysctl { key, value } => set_sysctl(key, value),
+            Change::AddVlan { .. }
+            | Change::ReplaceTable { .. }
+            | Change::DeleteTable { .. }
+            | Change::AddElements { .. }
+            | Change::DeleteElements { .. } => self.apply_group(std::slice::from_ref(change)),
+        }
+    }
+
+    /// Makes the link, then sets what can only be set on one that is there; a link that is not wholly made is removed.
+    fn create_link(&mut self, name: &IfName, link: &Link) -> Result<(), DriverError> {
+        let message = match &link.kind {
+            Some(LinkKind::Bridge(settings)) => {
+                let start = link.mtu.map(|mtu| if mtu == 1500 { 1499 } else { 1500 });
+                encode::create_bridge(name, *settings, link.mac, start)
+            }
+            Some(LinkKind::Vlan { parent, id }) => encode::create_vlan(name, index_of(parent)?, *id, link.mac),
+            Some(LinkKind::Other(_)) | None => {
+                return Err(DriverError::Netlink(format!(
+                    "vmfabric makes bridges and VLAN interfaces only, not {name}"
+                )));
+            }
+        };
+        let created = self.netlink.change(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &message);
+        created.map_err(|error| self.not_created(name, link, error))?;
+        self.finish(name, link).inspect_err(|_| {
+            if let Err(error) = self.netlink.change(libc::RTM_DELLINK, 0, &encode::link(name)) {
+                tracing::warn!(link = %name, ?error, "a link that is not wholly made cannot be removed");
+            }
+        })
+    }
+
+    fn finish(&mut self, name: &IfName, link: &Link) -> Result<(), DriverError> {
+        if let Some(LinkKind::Bridge(settings)) = &link.kind {
+            self.check_bridge(name, Some(settings.vlan_filtering), settings.default_pvid)?;
+        }
+        let rest = LinkChange {
+            master: link.master.clone().filter(Option::is_some),
+            up: link.up.filter(|up| *up),
+            mtu: link.mtu,
+            alias: link.alias.clone(),
+            ..LinkChange::default()
+        };
+        if rest.is_empty() { Ok(()) } else { self.set_link(name, &rest) }
+    }
+
+    fn not_created(&mut self, name: &IfName, link: &Link, error: netlink::Error) -> DriverError {
+        let vlan = matches!(link.kind, Some(LinkKind::Vlan { .. }));
+        match error.errno() {
+            // A VLAN interface may also clash with another of the same ID under another name.
+            Some(libc::EEXIST) if index_of(name).is_ok() => Mismatch::LinkExists(name.clone()).into(),
+            Some(libc::EOPNOTSUPP) if vlan => DriverError::Netlink(NO_VLAN_LINKS.into()),
+            _ => error.into(),
+        }
+    }
+
+    fn set_link(&mut self, name: &IfName, change: &LinkChange) -> Result<(), DriverError> {
+        let master = match &change.master {
+            Some(Some(master)) => Some(index_of(master)?),
+            Some(None) => Some(0),
+            None => None,
+        };
+        // Only RTM_NEWLINK takes a bridge's own settings; without NLM_F_CREATE it makes nothing.
+        let kind = if encode::changes_bridge(change) { libc::RTM_NEWLINK } else { libc::RTM_SETLINK };
+        let message = encode::set_link(name, change, master);
+        self.netlink.change(kind, 0, &message).map_err(|error| on_link(name, error))?;
+        self.check_bridge(name, change.vlan_filtering, change.default_pvid)
+    }
+
+    /// Reads back what was asked for: kernels without VLAN filtering take the settings and ignore them.
+    fn check_bridge(
+        &mut self,
+        name: &IfName,
+        vlan_filtering: Option<bool>,
+        default_pvid: Option<u16>,
+    ) -> Result<(), DriverError> {
+        if vlan_filtering.is_none() && default_pvid.is_none() {
+            return Ok(());
+        }
+        let raw = get_link(&mut self.netlink, name)?.ok_or_else(|| Mismatch::NoLink(name.clone()))?;
+        let Some(LinkKind::Bridge(is)) = raw.into_link(|_| None).kind else {
+            return Err(DriverError::Netlink(format!("{name} is not a bridge")));
+        };
+        let BridgeSettings { vlan_filtering: filters, default_pvid: pvid } = is;
+        if vlan_filtering == Some(true) && (!filters || pvid.is_none()) {
+            return Err(DriverError::Netlink(NO_VLAN_FILTERING.into()));
+        }
+        let differs = vlan_filtering.is_some_and(|asked| asked != filters)
+            || matches!((default_pvid, pvid), (Some(asked), Some(is)) if asked != is);
+        if differs {
+            return Err(DriverError::Netlink(format!("the kernel did not take the VLAN settings of {name}: {is:?}")));
+        }
+        Ok(())
+    }
+
+    fn change_vlans(&mut self, kind: u16, link: &IfName, vlans: &[(VlanId, VlanEntry)]) -> Result<(), DriverError> {
+        let index = index_of(link)?;
+        // A port takes them through its bridge. What has no bridge above it may be one itself.
+        match self.netlink.change(kind, 0, &encode::vlans(index, false, vlans)) {
+            Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => {}
+            outcome => return outcome.map_err(|error| on_link(link, error)),
+        }
+        if !self.capabilities.bridge_vlan_filtering {
+            return Err(DriverError::Netlink(NO_VLAN_FILTERING.into()));
+        }
+        match self.netlink.change(kind, 0, &encode::vlans(index, true, vlans)) {
+            Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => Err(Mismatch::NotAPort(link.clone()).into()),
+            outcome => outcome.map_err(|error| on_link(link, error)),
+        }
+    }
+}
+
+/// Neighbours that the kernel takes as one.
+fn belong_together(a: &Change, b: &Change) -> bool {
+    match (a, b) {
+        (Change::AddVlan { link, .. }, Change::AddVlan { link: next, .. }) => link == next,
+        _ => a.is_nft() && b.is_nft(),
+    }
+}
+
+fn describe(group: &[Change]) -> String {
+    match group {
+        [] => String::new(),
+        [change] => change.to_string(),
+        [first, rest @ ..] => format!("{first}, and {} more with it", rest.len()),
+    }
+}
+
+fn index_of(name: &IfName) -> Result<u32, Mismatch> {
+    if_nametoindex(name.as_str()).map_err(|_| Mismatch::NoLink(name.clone()))
+}
+
+fn on_link(name: &IfName, error: netlink::Error) -> DriverError {
+    match error.errno() {
+        Some(libc::ENODEV) => Mismatch::NoLink(name.clone()).into(),
+        _ => error.into(),
+    }
+}
+
+/// Sysctls of network namespaces follow the thread that writes them: this one.
+fn set_sysctl(key: &Sysctl, value: &str) -> Result<(), DriverError> {
+    let path = format!("/proc/sys/{}", key.path());
+    let Err(source) = std::fs::write(&path, value) else { return Ok(()) };
+    match (source.kind(), key) {
+        (io::ErrorKind::NotFound, _) if index_of(key.link()).is_err() => {
+            Err(Mismatch::NoLink(key.link().clone()).into())
+        }
+        // IPv6 does not run there anyway.
+        (io::ErrorKind::NotFound, Sysctl::Ipv6Disabled(_)) if value == "1" => Ok(()),
+        (io::ErrorKind::PermissionDenied, _) => Err(DriverError::NotPermitted),
+        _ => Err(DriverError::Io { path, source }),
+    }
+}

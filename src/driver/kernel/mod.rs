@@ -1,0 +1,149 @@
+//! The Linux kernel of one network namespace: rtnetlink, nftables and `/proc/sys`.
+//!
+//! All of it runs on one thread of its own, for its calls block, libnftables is bound to a thread, and a thread keeps
+//! the network namespace that it was made in.
+
+mod apply;
+mod decode;
+mod encode;
+mod namespace;
+mod netlink;
+mod nft;
+mod observe;
+mod watch;
+
+pub use watch::watch;
+
+use crate::{
+    backend::{ApplyError, Driver, DriverError},
+    datapath::{Capabilities, Change, Datapath, Family, Observed},
+    net::IfName,
+};
+use netlink::Netlink;
+use nft::Nft;
+use std::collections::BTreeSet;
+use tokio::sync::{mpsc, oneshot};
+
+type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+
+/// The kernel of the network namespace that it was made in.
+#[derive(Debug)]
+pub struct KernelDriver {
+    jobs: mpsc::Sender<Job>,
+    capabilities: Capabilities,
+}
+
+/// What lives on the driver's thread.
+#[derive(Debug)]
+struct Worker {
+    netlink: Netlink,
+    nft: Nft,
+    capabilities: Capabilities,
+}
+
+impl KernelDriver {
+    /// Opens the kernel of the calling thread's network namespace, and tries in a throwaway one what it can do and
+    /// what it makes of `skeletons`, the tables that the planner may ask for. Takes some 20 ms; wants `CAP_NET_ADMIN`
+    /// and, for the throwaway namespace, `CAP_SYS_ADMIN`.
+    pub fn new(skeletons: &[(Family, String)]) -> Result<Self, DriverError> {
+        let (jobs, mut queue) = mpsc::channel::<Job>(1);
+        let (opened, ready) = std::sync::mpsc::sync_channel(1);
+        let skeletons = skeletons.to_vec();
+        std::thread::Builder::new()
+            .name("kernel-driver".into())
+            .spawn(move || {
+                let mut worker = match Worker::open(skeletons) {
+                    Ok(worker) => worker,
+                    Err(error) => return drop(opened.send(Err(error))),
+                };
+                if opened.send(Ok(worker.capabilities)).is_err() {
+                    return;
+                }
+                while let Some(job) = queue.blocking_recv() {
+                    job(&mut worker);
+                }
+            })
+            .map_err(|source| DriverError::Io { path: "a thread for the kernel driver".into(), source })?;
+        let capabilities = ready.recv().map_err(|_| gone())??;
+        Ok(Self { jobs, capabilities })
+    }
+
+    /// What this kernel can do, tried once.
+    pub fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    /// Runs `work` on the driver's thread. Dropping the future does not stop work that has begun.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Worker) -> T + Send + 'static,
+    ) -> Result<T, DriverError> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |worker| drop(reply.send(work(worker))));
+        self.jobs.send(job).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+}
+
+impl Driver for KernelDriver {
+    async fn observe(&mut self) -> Result<Observed, DriverError> {
+        self.run(Worker::observe).await?
+    }
+
+    async fn observe_links(&mut self, links: &BTreeSet<IfName>) -> Result<Datapath, DriverError> {
+        let links = links.clone();
+        self.run(move |worker| worker.observe_links(&links)).await?
+    }
+
+    async fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError> {
+        let Some(first) = changes.first().map(ToString::to_string) else { return Ok(()) };
+        let changes = changes.to_vec();
+        let applied = self.run(move |worker| worker.apply(&changes)).await;
+        applied.map_err(|source| ApplyError { done: 0, change: first, source })?
+    }
+}
+
+impl Worker {
+    fn open(skeletons: Vec<(Family, String)>) -> Result<Self, DriverError> {
+        let (capabilities, structures) = namespace::in_throwaway(|| {
+            let capabilities = Capabilities {
+                bridge_vlan_filtering: observe::has_bridge_vlan_filtering(&mut Netlink::open()?)?,
+                nft_bridge_meta: nft::has_bridge_meta()?,
+            };
+            Ok((capabilities, nft::structures(&skeletons)?))
+        })?;
+        let mut worker = Self { netlink: Netlink::open()?, nft: Nft::open()?, capabilities };
+        for ((family, skeleton), structure) in skeletons.into_iter().zip(structures) {
+            if let Some(structure) = structure {
+                worker.nft.remember(family, skeleton, structure);
+            }
+        }
+        Ok(worker)
+    }
+
+    /// Learns what the kernel makes of skeletons that are new, before they are loaded.
+    fn learn(&mut self, changes: &[Change]) -> Result<(), DriverError> {
+        let mut skeletons: Vec<(Family, String)> = Vec::new();
+        for change in changes {
+            if let Change::ReplaceTable { family, table } = change
+                && !self.nft.knows(*family, &table.skeleton)
+            {
+                skeletons.push((*family, table.skeleton.clone()));
+            }
+        }
+        if skeletons.is_empty() {
+            return Ok(());
+        }
+        let structures = namespace::in_throwaway(|| nft::structures(&skeletons))?;
+        for ((family, skeleton), structure) in skeletons.into_iter().zip(structures) {
+            if let Some(structure) = structure {
+                self.nft.remember(family, skeleton, structure);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn gone() -> DriverError {
+    DriverError::Netlink("the driver's thread has ended; restart vmfabricd".into())
+}

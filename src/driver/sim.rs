@@ -1,0 +1,142 @@
+//! A kernel made of values, for tests: does changes as [`Datapath::apply`] says, and fails when told to.
+
+use crate::{
+    backend::{ApplyError, Driver, DriverError},
+    datapath::{BridgeSettings, Change, Datapath, Link, LinkChange, LinkKind, Observed},
+    net::IfName,
+};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// The simulated host: clones share one state, which outlives every driver.
+#[derive(Debug, Clone, Default)]
+pub struct SimHost(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    observed: Observed,
+    /// Changes that still succeed; `None`: all.
+    budget: Option<usize>,
+    applied: Vec<Change>,
+}
+
+/// A driver of a [`SimHost`].
+#[derive(Debug)]
+pub struct SimDriver(SimHost);
+
+impl SimHost {
+    pub fn new(observed: Observed) -> Self {
+        Self(Arc::new(Mutex::new(State { observed, ..State::default() })))
+    }
+
+    pub fn driver(&self) -> SimDriver {
+        SimDriver(self.clone())
+    }
+
+    /// Looks at the state, or alters it as somebody else would.
+    pub fn with<T>(&self, look: impl FnOnce(&mut Observed) -> T) -> T {
+        look(&mut self.state().observed)
+    }
+
+    pub fn observed(&self) -> Observed {
+        self.state().observed.clone()
+    }
+
+    /// A link that others made: a tap, a NIC.
+    pub fn plug(&self, name: IfName, mut link: Link) {
+        link.kind.get_or_insert_with(|| LinkKind::Other("tun".into()));
+        link.master.get_or_insert(None);
+        link.up.get_or_insert(false);
+        link.mtu.get_or_insert(1500);
+        link.alias.get_or_insert_default();
+        self.state().observed.datapath.links.insert(name, link);
+    }
+
+    /// Takes a link away, with all that the kernel removes along with it.
+    pub fn unplug(&self, name: &IfName) {
+        self.state().observed.datapath.forget_link(name);
+    }
+
+    /// After `changes` more, each one fails, until told otherwise (`None`: never).
+    pub fn fail_after(&self, changes: Option<usize>) {
+        self.state().budget = changes;
+    }
+
+    /// The changes done since the last call.
+    pub fn take_applied(&self) -> Vec<Change> {
+        std::mem::take(&mut self.state().applied)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A test that failed while it held the state is no reason for others to fail.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn apply(&mut self, change: &Change) -> Result<(), DriverError> {
+        if let Some(budget) = &mut self.budget {
+            *budget = budget.checked_sub(1).ok_or_else(|| DriverError::Netlink("a failure made for a test".into()))?;
+        }
+        let change = self.as_kernel_would(change)?;
+        self.observed.datapath.apply(&change)?;
+        self.applied.push(change);
+        Ok(())
+    }
+
+    /// A kernel without VLAN filtering refuses VLANs and has no default PVID.
+    fn as_kernel_would(&self, change: &Change) -> Result<Change, DriverError> {
+        if self.observed.capabilities.bridge_vlan_filtering {
+            return Ok(change.clone());
+        }
+        let lacking = || Err(DriverError::Netlink("the kernel lacks CONFIG_BRIDGE_VLAN_FILTERING".into()));
+        match change {
+            Change::AddVlan { .. } => lacking(),
+            Change::CreateLink { name, link } => match link.bridge() {
+                Some(settings) if settings.vlan_filtering => lacking(),
+                Some(_) => {
+                    let kind = LinkKind::Bridge(BridgeSettings { vlan_filtering: false, default_pvid: None });
+                    let link = Link { kind: Some(kind), ..link.clone() };
+                    Ok(Change::CreateLink { name: name.clone(), link })
+                }
+                None => Ok(change.clone()),
+            },
+            Change::SetLink { change: set, .. } if set.vlan_filtering == Some(true) => lacking(),
+            Change::SetLink { name, change: set } => {
+                let change = LinkChange { default_pvid: None, ..set.clone() };
+                Ok(Change::SetLink { name: name.clone(), change })
+            }
+            _ => Ok(change.clone()),
+        }
+    }
+}
+
+impl Driver for SimDriver {
+    async fn observe(&mut self) -> Result<Observed, DriverError> {
+        Ok(self.0.observed())
+    }
+
+    async fn observe_links(&mut self, links: &BTreeSet<IfName>) -> Result<Datapath, DriverError> {
+        let state = self.0.state();
+        let all = &state.observed.datapath;
+        let mut part = Datapath::default();
+        part.links
+            .extend(all.links.iter().filter(|(name, _)| links.contains(*name)).map(|(n, l)| (n.clone(), l.clone())));
+        part.vlans.extend(all.vlans.iter().filter(|((name, _), _)| links.contains(name)).map(|(k, v)| (k.clone(), *v)));
+        part.sysctls.extend(
+            all.sysctls.iter().filter(|(key, _)| links.contains(key.link())).map(|(k, v)| (k.clone(), v.clone())),
+        );
+        Ok(part)
+    }
+
+    /// Unlike the kernel's transactions, stops within a run of nftables changes too: a caller must bear both.
+    async fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError> {
+        let mut state = self.0.state();
+        for (done, change) in changes.iter().enumerate() {
+            state.apply(change).map_err(|source| ApplyError { done, change: change.to_string(), source })?;
+        }
+        Ok(())
+    }
+}
