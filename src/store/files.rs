@@ -23,8 +23,15 @@ const MIN_SIZE: u64 = 512;
 
 /// The right to use a database, until dropped or until the process ends, however it ends.
 #[derive(Debug)]
-pub(super) struct Lock {
-    _file: File,
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough while a child that was forked, and is about to exec, shares the open file.
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "cannot unlock the store");
+        }
+    }
 }
 
 /// Makes the directory if need be, takes the lock, and makes the database if there is none.
@@ -109,7 +116,7 @@ fn lock(path: &Path) -> Result<Lock, StoreError> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&name);
     let file = file.map_err(|error| from_io(&name, &error))?;
     match file.try_lock() {
-        Ok(()) => Ok(Lock { _file: file }),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(locked(path)),
         Err(TryLockError::Error(error)) => Err(from_io(&name, &error)),
     }

@@ -169,7 +169,7 @@ impl Worker {
             }
             Err(error) => {
                 let error = from_sqlite(&self.path, &error);
-                tracing::error!(%error, commits = round.len(), "cannot commit");
+                tracing::debug!(%error, commits = round.len(), "cannot commit");
                 for batch in round {
                     let _ = batch.reply.send(Err(error.clone()));
                 }
@@ -204,7 +204,8 @@ impl Worker {
     }
 }
 
-/// WAL with `synchronous=FULL`: a commit is one `fsync` of the log, and is on disk when it returns.
+/// WAL with `synchronous=FULL`: a commit is one `fsync` of the log, and is on disk when it returns. Where the file system
+/// cannot have a WAL, SQLite keeps the journal that it had, which is slower and no less safe.
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update(None, "foreign_keys", true)?;

@@ -1,7 +1,11 @@
 //! What is kept across openings, who may open, and from which versions.
 
 use super::*;
-use crate::store::{files::beside, schema, sqlite::SqliteStore};
+use crate::store::{
+    files::beside,
+    schema,
+    sqlite::{SqliteStore, Worker},
+};
 use rusqlite::Connection;
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -64,6 +68,19 @@ fn a_replaced_parent_keeps_its_children() {
     ];
     wait(store.commit(writes)).expect("commit");
     assert_eq!(wait(store.load()).expect("load"), whole);
+}
+
+#[test]
+fn a_commit_is_on_disk_when_it_returns() {
+    let (_directory, path) = place();
+    let worker = Worker::open(&path).expect("open");
+    let value = |pragma: &str| -> String {
+        let sql = format!("SELECT CAST({pragma} AS TEXT) FROM pragma_{pragma}");
+        worker.connection.query_row(&sql, [], |row| row.get(0)).expect(pragma)
+    };
+    // FULL is 2 (sqlite.org/pragma.html#pragma_synchronous).
+    assert_eq!((value("journal_mode"), value("synchronous")), ("wal".into(), "2".into()));
+    assert_eq!(value("foreign_keys"), "1");
 }
 
 #[test]

@@ -64,7 +64,11 @@ impl Model {
         match step {
             Step::Intent(changes) => match self.intent.apply(changes.clone(), &HostConfig::default()) {
                 Ok(_undo) => {
-                    self.leases.retain(|(network, _), _| self.intent.network(NetworkId(*network)).is_some());
+                    for change in &changes {
+                        if let Change::DeleteNetwork(id) = change {
+                            self.leases.retain(|(network, _), _| *network != id.0);
+                        }
+                    }
                     changes.into_iter().map(Write::Intent).collect()
                 }
                 Err(_) => Vec::new(),
@@ -91,15 +95,6 @@ impl Model {
             ..Loaded::default()
         }
     }
-}
-
-/// Whether the stored ports and subnets make an intent of their own when they are applied anew.
-fn assert_valid(loaded: &Loaded) {
-    let changes = (loaded.networks.iter().cloned().map(Change::PutNetwork))
-        .chain(loaded.subnets.iter().cloned().map(Change::PutSubnet))
-        .chain(loaded.ports.iter().cloned().map(Change::PutPort));
-    let mut fresh = Intent::default();
-    let _undo = fresh.apply(changes.collect(), &HostConfig::default()).expect("what is stored is valid");
 }
 
 proptest! {
@@ -132,7 +127,6 @@ proptest! {
         }
         let loaded = wait(SqliteStore::open(&path).expect("open").load()).expect("load");
         prop_assert_eq!(&loaded, &model.content());
-        assert_valid(&loaded);
     }
 }
 
