@@ -37,6 +37,8 @@ pub fn link_address(interface: u32, ethertype: u16, destination: [u8; 6]) -> io:
     Ok(address)
 }
 
+const INTEREST: Interest = Interest::READABLE.add(Interest::ERROR);
+
 /// A nonblocking socket that the runtime watches for packets.
 #[derive(Debug)]
 pub struct WatchedSocket(AsyncFd<Socket>);
@@ -46,14 +48,15 @@ impl WatchedSocket {
     pub fn new(socket: Socket) -> io::Result<Self> {
         // SAFETY: a `Socket` owns its descriptor, names the same one always and closes it only when it is dropped;
         // this type hands out only shared references, so nobody can put another in its place.
-        unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map(Self).map_err(io::Error::from)
+        unsafe { AsyncFd::register_with_interest(socket, INTEREST) }.map(Self).map_err(io::Error::from)
     }
 
     pub fn socket(&self) -> &Socket {
         self.0.get_ref()
     }
 
-    pub async fn readable(&self) -> io::Result<AsyncFdReadyGuard<'_, Socket>> {
-        self.0.readable().await
+    /// Waits for a packet, or for an error such as the loss of the interface.
+    pub async fn ready(&self) -> io::Result<AsyncFdReadyGuard<'_, Socket>> {
+        self.0.ready(INTEREST).await
     }
 }

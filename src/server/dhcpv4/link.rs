@@ -4,7 +4,7 @@
 //! reaches clients that cannot answer ARP. A UDP socket holds port 67 on the interface, so that the kernel answers no
 //! renewal with "port unreachable" and a second server is noticed; it takes in nothing.
 
-use super::{ServeError, frame, holder};
+use super::{ServeError, frame, holders};
 use crate::{
     ffi::packet::{ETHERTYPE_IPV4, WatchedSocket, link_address},
     net::{IfName, MacAddr},
@@ -55,7 +55,7 @@ impl Link {
         most: usize,
         mut act: impl FnMut(Received<'_>),
     ) -> io::Result<()> {
-        let mut ready = self.packets.readable().await?;
+        let mut ready = self.packets.ready().await?;
         for _ in 0..most {
             match ready.try_io(|socket| Ok(recvfrom::<LinkAddr>(socket.as_raw_fd(), buffer)?)) {
                 Ok(Ok((length, Some(link)))) => {
@@ -108,10 +108,9 @@ fn hold_port(interface: &IfName) -> Result<Socket, ServeError> {
         Ok(socket)
     };
     bind().map_err(|source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => ServeError::PortTaken {
-            interface: interface.clone(),
-            holder: holder::of_udp_port(SERVER_PORT).unwrap_or_else(|| "another process".to_owned()),
-        },
+        io::ErrorKind::AddrInUse => {
+            ServeError::PortTaken { interface: interface.clone(), holders: holders::of_udp_port(SERVER_PORT) }
+        }
         _ => fault(interface, source),
     })
 }

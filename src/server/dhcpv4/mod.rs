@@ -1,8 +1,10 @@
 //! The sockets and timers that drive [`protocol::dhcpv4`](crate::protocol::dhcpv4): one task per served interface.
 
 mod frame;
-mod holder;
+mod holders;
 mod link;
+#[cfg(test)]
+mod live;
 mod task;
 
 use crate::{
@@ -65,10 +67,10 @@ pub enum DhcpEvent {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error(
-        "cannot serve DHCP on {interface}: {holder} has UDP port 67; stop it, or confine it to its own interfaces \
+        "cannot serve DHCP on {interface}: UDP port 67 is taken by {holders}; stop it, or confine it to its own interfaces \
          (dnsmasq: 'bind-dynamic' and 'interface='; systemd-networkd: 'DHCPServer=no')"
     )]
-    PortTaken { interface: IfName, holder: String },
+    PortTaken { interface: IfName, holders: String },
     #[error("cannot serve DHCP on {interface}: there is no such interface; it may have been removed meanwhile")]
     NoInterface { interface: IfName, source: io::Error },
     #[error("cannot serve DHCP on {interface} without root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW: {source}")]

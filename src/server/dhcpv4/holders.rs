@@ -1,20 +1,23 @@
-//! Which process has a UDP port, for error texts.
+//! Which processes have a UDP port, for error texts.
 
 use std::{fs, path::Path};
 
-/// `name (pid N)` of the first process found that has a socket of this network namespace bound to the port; `None`
-/// where `/proc` does not tell.
-pub(super) fn of_udp_port(port: u16) -> Option<String> {
-    let inodes = inodes(&fs::read_to_string("/proc/net/udp").ok()?, port);
-    let processes = fs::read_dir("/proc").ok()?.filter_map(Result::ok);
-    let mut numbered = processes.filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry)));
-    let own = std::process::id();
-    let (pid, entry) = numbered.find(|(pid, entry)| *pid != own && has_socket(&entry.path(), &inodes))?;
-    let name = fs::read_to_string(entry.path().join("comm")).ok()?;
-    Some(format!("{} (pid {pid})", name.trim()))
+/// `name (pid N), …`: the other processes that have a socket of this thread's network namespace bound to the port, on
+/// whatever interface; "another process" where `/proc` does not tell.
+pub(super) fn of_udp_port(port: u16) -> String {
+    let inodes = inodes(&fs::read_to_string("/proc/thread-self/net/udp").unwrap_or_default(), port);
+    let processes = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let numbered = processes.filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path())));
+    let holders = numbered.filter(|(pid, path)| *pid != std::process::id() && has_socket(path, &inodes));
+    let named = holders.map(|(pid, path)| {
+        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+        format!("{} (pid {pid})", name.trim())
+    });
+    let named: Vec<String> = named.take(4).collect();
+    if named.is_empty() { "another process".to_owned() } else { named.join(", ") }
 }
 
-/// `/proc/net/udp`: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`, ports in hex.
+/// From `/proc/net/udp`: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`, ports in hex.
 fn inodes(table: &str, port: u16) -> Vec<String> {
     let suffix = format!(":{port:04X}");
     let row = |line: &str| {

@@ -1,0 +1,338 @@
+//! Real clients on real interfaces. Each test has a network namespace of its own, which ends with its thread.
+
+use super::*;
+use crate::{
+    net::{DnsLabel, MacAddr},
+    protocol::dhcpv4::{Host, Subnet},
+};
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    collections::HashMap,
+    fs,
+    net::Ipv4Addr,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Runs a test in a thread, and so in a network namespace, of its own.
+fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
+    std::thread::scope(|scope| {
+        let body = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("root");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(test());
+        });
+        if let Err(panic) = body.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+fn run(command: &str) -> bool {
+    let mut words = command.split_whitespace();
+    let program = words.next().expect("a program");
+    Command::new(program).args(words).status().unwrap_or_else(|e| panic!("{command}: {e}")).success()
+}
+
+fn must(command: &str) {
+    assert!(run(command), "{command}");
+}
+
+/// The next event, within the deadline.
+async fn next(events: &mut mpsc::Receiver<DhcpEvent>) -> DhcpEvent {
+    timeout(DEADLINE, events.recv()).await.expect("an event in time").expect("a running server")
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A child that ends with the test.
+struct Running(Child);
+
+impl Running {
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().try_into().expect("a pid")), signal).expect("the child runs");
+    }
+
+    async fn success(&mut self) -> bool {
+        let mut status = None;
+        until("the client ends", || {
+            status = self.0.try_wait().expect("a child");
+            status.is_some()
+        })
+        .await;
+        status.expect("ended").success()
+    }
+
+    fn runs(&mut self) -> bool {
+        self.0.try_wait().expect("a child").is_none()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Either fails only where it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A namespace with one NIC, `eth0`, whose other end is on a bridge.
+struct Guest {
+    anchor: Running,
+    files: TempDir,
+}
+
+impl Guest {
+    async fn new(bridge: &str, number: u8) -> Self {
+        let anchor = Command::new("unshare").args(["--net", "sleep", "infinity"]).spawn().expect("unshare");
+        let (anchor, files) = (Running(anchor), TempDir::new().expect("a directory"));
+        let pid = anchor.0.id();
+        let own = fs::read_link("/proc/thread-self/ns/net").expect("a namespace");
+        until("the guest's namespace", || fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|ns| ns != own)).await;
+        must(&format!("ip link add tap{number} type veth peer name eth0 address {} netns {pid}", mac(number)));
+        must(&format!("ip link set tap{number} master {bridge} up"));
+        let guest = Self { anchor, files };
+        must(&format!("{} ip link set eth0 up", guest.enter()));
+        let script = "#!/bin/sh\n[ \"$1\" = bound ] || [ \"$1\" = renew ] || exit 0\nip addr replace $ip/$mask dev eth0\n\
+                      { echo \"$1 $ip $mask $router $dns $domain $mtu $lease\"; } >\"${0%/*}/lease.new\"\n\
+                      mv \"${0%/*}/lease.new\" \"${0%/*}/lease\"\n";
+        let path = guest.file("script");
+        fs::write(&path, script).expect("a file");
+        must(&format!("chmod 755 {}", path.display()));
+        guest
+    }
+
+    fn enter(&self) -> String {
+        format!("nsenter --net=/proc/{}/ns/net", self.anchor.0.id())
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    fn start(&self, command: &str) -> Running {
+        let command = format!("{} {command}", self.enter());
+        let mut words = command.split_whitespace();
+        let child = Command::new(words.next().expect("a program")).args(words).stdout(Stdio::null()).spawn();
+        Running(child.expect("a client"))
+    }
+
+    fn udhcpc(&self, options: &str) -> Running {
+        let script = self.file("script");
+        self.start(&format!("busybox udhcpc -f -i eth0 -t 4 -T 1 -O mtu -s {} {options}", script.display()))
+    }
+
+    /// `bound`, address, mask, router, DNS server, domain, MTU and lease time, as the client's script saw them.
+    fn lease(&self) -> String {
+        fs::read_to_string(self.file("lease")).unwrap_or_default().trim().to_owned()
+    }
+}
+
+fn mac(number: u8) -> MacAddr {
+    MacAddr::new([0x52, 0x54, 0, 0, 1, number]).expect("unicast")
+}
+
+fn bridge(name: &str) {
+    must(&format!("ip link add {name} type bridge"));
+    must(&format!("ip addr add 10.77.0.1/24 dev {name}"));
+    must(&format!("ip link set {name} up"));
+}
+
+fn scope(interface: &str) -> Scope {
+    let server_address = Ipv4Addr::new(10, 77, 0, 1);
+    Scope {
+        network: Uuid::from_u128(1),
+        interface: interface.parse().expect("a name"),
+        server_address,
+        subnets: vec![Subnet {
+            id: Uuid::from_u128(2),
+            prefix: "10.77.0.0/24".parse().expect("a prefix"),
+            router: Some(server_address),
+            dns_servers: vec![server_address],
+            domain: Some("lab.example".parse().expect("a name")),
+            mtu: Some(1400),
+            host_routes: Vec::new(),
+            pools: vec!["10.77.0.100-10.77.0.120".parse().expect("a range")],
+            lease_time: Duration::from_secs(3600),
+            dynamic: true,
+        }],
+        hosts: vec![Host {
+            mac: mac(7),
+            address: Ipv4Addr::new(10, 77, 0, 50),
+            host_name: Some(DnsLabel::new("seven").expect("a label")),
+            port: Uuid::from_u128(7),
+        }],
+        relays: Vec::new(),
+    }
+}
+
+/// A disk whose writes can be held up.
+struct Disk {
+    leases: Mutex<HashMap<Ipv4Addr, Lease>>,
+    asked: watch::Sender<u32>,
+    open: watch::Sender<bool>,
+}
+
+impl Disk {
+    fn new() -> Arc<Self> {
+        let (leases, asked, open) = (Mutex::default(), watch::Sender::new(0), watch::Sender::new(true));
+        Arc::new(Self { leases, asked, open })
+    }
+
+    fn get(&self, last: u8) -> Option<Lease> {
+        self.leases.lock().expect("no panic").get(&Ipv4Addr::new(10, 77, 0, last)).cloned()
+    }
+}
+
+impl LeaseStore for Disk {
+    async fn commit(&self, change: LeaseChange) -> Result<(), CommitError> {
+        self.asked.send_modify(|count| *count += 1);
+        self.open.subscribe().wait_for(|open| *open).await.map_err(CommitError::new)?;
+        let mut leases = self.leases.lock().expect("no panic");
+        match change {
+            LeaseChange::Put(lease) => drop(leases.insert(lease.address, lease)),
+            LeaseChange::Remove(lease) => drop(leases.remove(&lease.address)),
+        }
+        Ok(())
+    }
+}
+
+fn serve(scope: Scope, disk: &Arc<Disk>) -> (DhcpServer, mpsc::Receiver<DhcpEvent>) {
+    let (events, receiver) = mpsc::channel(64);
+    (DhcpServer::start(scope, Vec::new(), Arc::clone(disk), events).expect("served"), receiver)
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn udhcpc_gets_renews_and_releases_its_lease() {
+    in_namespace(async || {
+        bridge("br0");
+        let (disk, guest) = (Disk::new(), Guest::new("br0", 7).await);
+        let (server, mut events) = serve(scope("br0"), &disk);
+        disk.open.send_replace(false);
+        let mut client = guest.udhcpc("-x hostname:Web.lab");
+        disk.asked.subscribe().wait_for(|asked| *asked == 1).await.expect("a store");
+        assert!(client.runs() && guest.lease().is_empty(), "no ACK before the lease is on disk");
+        disk.open.send_replace(true);
+        until("a lease", || guest.lease() == "bound 10.77.0.50 24 10.77.0.1 10.77.0.1 lab.example 1400 3600").await;
+        let lease = disk.get(50).expect("on disk");
+        assert_eq!((lease.mac, lease.port), (mac(7), Some(Uuid::from_u128(7))));
+        assert_eq!(lease.host_name.as_ref().map(DnsLabel::as_str), Some("web"));
+        assert_eq!(next(&mut events).await, DhcpEvent::Protocol(Event::LeaseGranted(lease)));
+
+        client.signal(Signal::SIGUSR1);
+        until("a renewal, by unicast", || guest.lease().starts_with("renew 10.77.0.50")).await;
+        client.signal(Signal::SIGUSR2);
+        until("a release", || disk.get(50).is_none()).await;
+        assert!(matches!(next(&mut events).await, DhcpEvent::Protocol(Event::LeaseReleased(_))));
+        let stats = server.stats().await.expect("running");
+        assert_eq!((stats.offers, stats.acks, stats.releases, stats.malformed), (1, 2, 1, 0));
+        server.stop().await;
+    });
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn only_its_own_interface_is_served() {
+    in_namespace(async || {
+        bridge("br0");
+        must("ip link add br1 type bridge");
+        must("ip link set br1 up");
+        let (server, _events) = serve(scope("br0"), &Disk::new());
+        let (ours, other) = (Guest::new("br0", 8).await, Guest::new("br1", 9).await);
+        // -B asks for broadcast replies.
+        let (mut on_ours, mut on_other) = (ours.udhcpc("-n -q -B"), other.udhcpc("-n -q -B"));
+        assert!(on_ours.success().await);
+        assert!(ours.lease().starts_with("bound 10.77.0.100 24"));
+        assert!(!on_other.success().await);
+        assert_eq!(server.stats().await.expect("running").received, 2);
+
+        // Two served interfaces do not get in each other's way.
+        let mut second = scope("br1");
+        second.network = Uuid::from_u128(9);
+        let (_second, _events) = serve(second, &Disk::new());
+        assert!(other.udhcpc("-n -q").success().await);
+        assert_eq!(server.stats().await.expect("running").received, 2);
+    });
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn a_taken_port_67_is_named_with_its_holder() {
+    in_namespace(async || {
+        bridge("br0");
+        let files = TempDir::new().expect("a directory");
+        let [config, leases, pid] =
+            ["config", "leases", "pid"].map(|name| files.path().join(name).display().to_string());
+        let text = format!("start 10.77.0.10\nend 10.77.0.20\ninterface br0\nlease_file {leases}\npidfile {pid}\n");
+        fs::write(&config, text).expect("a file");
+        fs::write(&leases, "").expect("a file");
+        let holder = Command::new("busybox").args(["udhcpd", "-f", &config]).spawn();
+        let holder = Running(holder.expect("busybox"));
+        let table = || fs::read_to_string("/proc/thread-self/net/udp").unwrap_or_default();
+        until("the port to be taken", || table().contains(":0043 ")).await;
+        let (events, _receiver) = mpsc::channel(1);
+        let error = DhcpServer::start(scope("br0"), Vec::new(), Disk::new(), events).expect_err("taken").to_string();
+        assert!(error.contains("br0") && error.contains(&format!("busybox (pid {})", holder.0.id())), "{error}");
+
+        let (events, _receiver) = mpsc::channel(1);
+        let error = DhcpServer::start(scope("br7"), Vec::new(), Disk::new(), events).expect_err("no such interface");
+        assert!(error.to_string().contains("br7"), "{error}");
+    });
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn an_interface_that_goes_and_comes_is_served_again() {
+    in_namespace(async || {
+        bridge("br0");
+        let disk = Disk::new();
+        let (server, mut events) = serve(scope("br0"), &disk);
+        must("ip link del br0");
+        assert!(matches!(next(&mut events).await, DhcpEvent::InterfaceLost { .. }));
+        bridge("br0");
+        assert!(matches!(next(&mut events).await, DhcpEvent::InterfaceBack { .. }));
+        let guest = Guest::new("br0", 8).await;
+        assert!(guest.udhcpc("-n -q").success().await);
+        assert!(disk.get(100).is_some());
+        server.stop().await;
+    });
+}
+
+#[test]
+#[ignore = "needs root: network namespaces; and isc-dhcp-client"]
+fn dhclient_gets_its_lease_and_reboots_with_it() {
+    in_namespace(async || {
+        bridge("br0");
+        let (disk, guest) = (Disk::new(), Guest::new("br0", 8).await);
+        let (server, _events) = serve(scope("br0"), &disk);
+        let (leases, pid) = (guest.file("leases"), guest.file("pid"));
+        let dhclient = format!("dhclient -4 -1 -d -sf /bin/true -lf {} -pf {} eth0", leases.display(), pid.display());
+        let bound = || fs::read_to_string(&leases).unwrap_or_default().matches("fixed-address 10.77.0.100;").count();
+        let client = guest.start(&dhclient);
+        until("a lease", || bound() == 1).await;
+        drop(client);
+        let _client = guest.start(&dhclient);
+        until("the same lease after a reboot", || bound() >= 2).await;
+        assert_eq!(server.stats().await.expect("running").offers, 1, "the second time without a DISCOVER");
+    });
+}
