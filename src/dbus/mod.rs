@@ -1,1 +1,188 @@
-//! dbus.
+//! `org.vmfabric1` on the system bus: a Manager, and an object for each network, subnet and port.
+//!
+//! Everybody who may talk to the name may read; what changes something asks polkit first. `dbus/*.xml` documents the
+//! interfaces, and a test holds them to what is exported.
+
+mod access;
+mod error;
+mod export;
+mod info;
+mod manager;
+mod network;
+mod path;
+mod port;
+pub mod proxy;
+mod subnet;
+#[cfg(test)]
+pub(crate) mod tests;
+mod value;
+
+pub use access::Access;
+pub use error::Error;
+pub use info::{ManagerInfo, NetworkInfo, PortInfo, SubnetInfo};
+pub use path::{Kind, ROOT, parse as parse_path};
+pub use value::{Dictionary, to_json};
+
+use crate::reconciler::{Handle, Notice};
+use access::Action;
+use export::{Dirty, Exporter, Shared};
+use futures_util::StreamExt;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+use tokio::{sync::broadcast, task::JoinHandle};
+use zbus::{
+    Connection, fdo,
+    fdo::{RequestNameFlags, RequestNameReply},
+    message::Header,
+};
+
+pub const BUS_NAME: &str = "org.vmfabric1";
+
+/// The daemon's log, as its level is seen and set at run time.
+pub trait LogControl: Send + Sync + 'static {
+    fn level(&self) -> String;
+
+    /// Takes `error`, `warn`, `info`, `debug`, `trace`, or whatever finer directives the daemon understands. The
+    /// error tells a person what would be right.
+    fn set_level(&self, level: &str) -> Result<(), String>;
+}
+
+/// Why the service could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DbusError {
+    #[error("the name {BUS_NAME} is taken on the bus; is another vmfabricd running (systemctl status vmfabricd)?")]
+    NameTaken,
+    #[error(
+        "the bus does not let this process have the name {BUS_NAME}: {0}. Run as root, with org.vmfabric1.conf in \
+         /usr/share/dbus-1/system.d"
+    )]
+    NameRefused(String),
+    #[error("D-Bus: {0}")]
+    Bus(#[from] zbus::Error),
+}
+
+/// What every object needs.
+struct Context {
+    handle: Handle,
+    exporter: Exporter,
+    access: Access,
+    log: Box<dyn LogControl>,
+    plans: tokio::sync::Semaphore,
+    waiting_for_plans: AtomicUsize,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("access", &self.access).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// The gate of every mutation: small enough, and by somebody who may.
+    async fn authorize(&self, bus: &Connection, header: &Header<'_>, action: Action) -> Result<(), Error> {
+        value::check_size(header)?;
+        self.access.check(bus, header, action).await
+    }
+
+    async fn sync(self: &Arc<Self>, bus: &Connection, dirty: Dirty) -> Result<(), Error> {
+        Ok(self.exporter.sync(self, bus, dirty).await?)
+    }
+
+    /// A turn to plan: anybody may ask, and a plan costs the loop a full pass, so that one at a time is asked for.
+    async fn plan_turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
+        const MAX_WAITING: usize = 16;
+        struct Waiting<'a>(&'a AtomicUsize);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        let waiting = self.waiting_for_plans.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting_for_plans);
+        if waiting >= MAX_WAITING {
+            return Err(Error::Busy("many callers wait for plans already; try again".into()));
+        }
+        self.plans.acquire().await.map_err(|_| Error::Failed("vmfabricd is stopping".into()))
+    }
+}
+
+/// The running service. It ends when dropped.
+#[derive(Debug)]
+pub struct Service {
+    bus: Connection,
+    lost: fdo::NameLostStream,
+    follower: JoinHandle<()>,
+}
+
+impl Service {
+    /// Waits until the connection or the name is lost (the bus was restarted, say). Then drop this, connect again and
+    /// [`serve`] again.
+    pub async fn lost(&mut self) {
+        while let Some(signal) = self.lost.next().await {
+            if signal.args().is_ok_and(|args| args.name == BUS_NAME) {
+                return;
+            }
+        }
+    }
+
+    /// Gives the name back: callers see at once that nobody serves any more.
+    pub async fn stop(self) {
+        // The connection may be gone already; either way the name is free.
+        let _ = self.bus.release_name(BUS_NAME).await;
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+/// Exports everything that is there, follows what comes, and takes the name last, so that whoever sees the name sees
+/// all of it.
+pub async fn serve(bus: Connection, handle: Handle, log: impl LogControl) -> Result<Service, DbusError> {
+    serve_with(bus, handle, log, Access::default()).await
+}
+
+async fn serve_with(
+    bus: Connection,
+    handle: Handle,
+    log: impl LogControl,
+    access: Access,
+) -> Result<Service, DbusError> {
+    // Subscribed before the view is read: nothing falls between.
+    let notices = handle.watch();
+    let manager = Shared::new(ManagerInfo::of(&handle.view()));
+    let context = Arc::new(Context {
+        handle,
+        exporter: Exporter::new(manager.clone()),
+        access,
+        log: Box::new(log),
+        plans: tokio::sync::Semaphore::new(1),
+        waiting_for_plans: AtomicUsize::new(0),
+    });
+    bus.object_server().at(ROOT, manager::Manager::new(Arc::clone(&context), manager)).await?;
+    bus.object_server().at(ROOT, fdo::ObjectManager).await?;
+    context.exporter.sync_all(&context, &bus).await?;
+    let follower = tokio::spawn(follow(Arc::clone(&context), bus.clone(), notices));
+    let lost = fdo::DBusProxy::new(&bus).await?.receive_name_lost().await?;
+    let service = Service { bus, lost, follower };
+    match service.bus.request_name_with_flags(BUS_NAME, RequestNameFlags::DO_NOT_QUEUE.into()).await {
+        Ok(RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner) => Ok(service),
+        Ok(RequestNameReply::Exists | RequestNameReply::InQueue) | Err(zbus::Error::NameTaken) => {
+            Err(DbusError::NameTaken)
+        }
+        Err(zbus::Error::FDO(error)) if matches!(*error, fdo::Error::AccessDenied(_)) => {
+            Err(DbusError::NameRefused(error.to_string()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn follow(context: Arc<Context>, bus: Connection, notices: broadcast::Receiver<Notice>) {
+    if let Err(error) = context.exporter.follow(&context, &bus, notices).await {
+        tracing::warn!(%error, "the connection to the bus is lost; D-Bus clients see no changes until it is back");
+    }
+}

@@ -1,0 +1,279 @@
+//! Keeps the objects on the bus in step with the reconciler's view.
+//!
+//! Level-triggered, as the loop itself: whatever a notice says, its object is made to match the view of that moment.
+//! So a method can bring its own object up to date before it replies, and the notice that follows finds nothing to do.
+
+use super::{
+    Context,
+    info::{Changes, ManagerInfo, NetworkInfo, PortInfo, SubnetInfo},
+    manager::Manager,
+    network::NetworkObject,
+    path::{self, ROOT},
+    port::PortObject,
+    subnet::SubnetObject,
+};
+use crate::{
+    intent::{NetworkId, PortId, SubnetId},
+    reconciler::{Notice, Subject, View},
+};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError, RwLock},
+};
+use tokio::sync::{
+    Mutex,
+    broadcast::{
+        self,
+        error::{RecvError, TryRecvError},
+    },
+};
+use zbus::{
+    Connection, OwnedObjectPath, fdo,
+    object_server::{Interface, SignalEmitter},
+};
+
+/// An object's properties, shared by the object, which reads them, and the exporter, which replaces them.
+#[derive(Debug)]
+pub struct Shared<T>(Arc<RwLock<T>>);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Shared<T> {
+    pub fn new(value: T) -> Self {
+        Self(Arc::new(RwLock::new(value)))
+    }
+
+    pub fn read<R>(&self, what: impl FnOnce(&T) -> R) -> R {
+        what(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn replace(&self, value: T) -> T {
+        std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), value)
+    }
+}
+
+/// A kind of object that comes and goes.
+pub trait Exported: Interface + Sized {
+    type Id: Copy + Ord + Send + Sync;
+    type Info: Clone + Send + Sync;
+
+    /// Its properties now; `None` where the resource is no more.
+    fn read(view: &View, id: Self::Id) -> Option<Self::Info>;
+    fn changes(old: &Self::Info, new: &Self::Info) -> Changes;
+    fn path(id: Self::Id) -> OwnedObjectPath;
+    fn make(context: &Arc<Context>, id: Self::Id, info: Shared<Self::Info>) -> Self;
+    fn known(known: &mut Known) -> &mut BTreeMap<Self::Id, Shared<Self::Info>>;
+}
+
+/// What is on the bus.
+#[derive(Debug)]
+pub struct Known {
+    pub networks: BTreeMap<NetworkId, Shared<NetworkInfo>>,
+    pub subnets: BTreeMap<SubnetId, Shared<SubnetInfo>>,
+    pub ports: BTreeMap<PortId, Shared<PortInfo>>,
+    manager: Shared<ManagerInfo>,
+    /// What had problems when problems were last looked at.
+    troubled: BTreeSet<Subject>,
+}
+
+/// Brings objects up to date, one at a time.
+#[derive(Debug)]
+pub struct Exporter {
+    known: Mutex<Known>,
+}
+
+/// What may differ between the bus and the view.
+#[derive(Debug, Default, Clone)]
+pub struct Dirty {
+    networks: BTreeSet<NetworkId>,
+    subnets: BTreeSet<SubnetId>,
+    ports: BTreeSet<PortId>,
+    problems: bool,
+}
+
+impl Exporter {
+    pub fn new(manager: Shared<ManagerInfo>) -> Self {
+        let known = Known {
+            networks: BTreeMap::new(),
+            subnets: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            manager,
+            troubled: BTreeSet::new(),
+        };
+        Self { known: Mutex::new(known) }
+    }
+
+    /// Makes the objects that may differ, and the Manager, match the view.
+    pub async fn sync(&self, context: &Arc<Context>, bus: &Connection, mut dirty: Dirty) -> zbus::Result<()> {
+        let mut known = self.known.lock().await;
+        dirty.spread(&mut known, &context.handle.view());
+        for id in dirty.networks {
+            sync_one::<NetworkObject>(&mut known, context, bus, id).await?;
+        }
+        for id in dirty.subnets {
+            sync_one::<SubnetObject>(&mut known, context, bus, id).await?;
+        }
+        for id in dirty.ports {
+            sync_one::<PortObject>(&mut known, context, bus, id).await?;
+        }
+        let now = ManagerInfo::of(&context.handle.view());
+        let old = known.manager.replace(now.clone());
+        emit(bus, OwnedObjectPath::try_from(ROOT)?, Manager::name(), ManagerInfo::changes(&old, &now)).await
+    }
+
+    /// Makes every object match the view.
+    pub async fn sync_all(&self, context: &Arc<Context>, bus: &Connection) -> zbus::Result<()> {
+        let mut all = Dirty::default();
+        {
+            let known = self.known.lock().await;
+            all.networks.extend(known.networks.keys());
+            all.subnets.extend(known.subnets.keys());
+            all.ports.extend(known.ports.keys());
+        }
+        {
+            let view = context.handle.view();
+            all.networks.extend(view.intent.networks().map(|network| network.id));
+            all.subnets.extend(view.intent.subnets().map(|subnet| subnet.id));
+            all.ports.extend(view.intent.ports().map(|port| port.id));
+        }
+        self.sync(context, bus, all).await
+    }
+
+    /// Follows the notices until the loop ends. Notices that come together are one piece of work.
+    pub async fn follow(
+        &self,
+        context: &Arc<Context>,
+        bus: &Connection,
+        mut notices: broadcast::Receiver<Notice>,
+    ) -> zbus::Result<()> {
+        loop {
+            let mut dirty = Dirty::default();
+            let mut lagged = false;
+            match notices.recv().await {
+                Ok(notice) => dirty.note(notice),
+                Err(RecvError::Lagged(_)) => lagged = true,
+                Err(RecvError::Closed) => return Ok(()),
+            }
+            loop {
+                match notices.try_recv() {
+                    Ok(notice) => dirty.note(notice),
+                    Err(TryRecvError::Lagged(_)) => lagged = true,
+                    Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                }
+            }
+            if lagged {
+                self.sync_all(context, bus).await?;
+            } else {
+                self.sync(context, bus, dirty).await?;
+            }
+        }
+    }
+}
+
+impl Dirty {
+    pub fn network(id: NetworkId) -> Self {
+        Self { networks: [id].into(), ..Self::default() }
+    }
+
+    pub fn subnet(id: SubnetId) -> Self {
+        Self { subnets: [id].into(), ..Self::default() }
+    }
+
+    pub fn port(id: PortId) -> Self {
+        Self { ports: [id].into(), ..Self::default() }
+    }
+
+    fn note(&mut self, notice: Notice) {
+        match notice {
+            Notice::NetworkAdded(id) | Notice::NetworkChanged(id) | Notice::NetworkRemoved(id) => {
+                self.networks.insert(id);
+            }
+            Notice::SubnetAdded(id) | Notice::SubnetChanged(id) | Notice::SubnetRemoved(id) => {
+                self.subnets.insert(id);
+            }
+            Notice::PortAdded(id) | Notice::PortChanged(id) | Notice::PortRemoved(id) => {
+                self.ports.insert(id);
+            }
+            // The Manager is looked at in any case.
+            Notice::LeasesChanged(_) => {}
+            Notice::StatusChanged => self.problems = true,
+        }
+    }
+
+    /// Adds what shows in its properties that others changed, or goes with them.
+    fn spread(&mut self, known: &mut Known, view: &View) {
+        for id in self.networks.iter().filter(|id| view.intent.network(**id).is_none()) {
+            let gone = path::network(*id);
+            let of_it = |network: &OwnedObjectPath| *network == gone;
+            self.subnets.extend(known.subnets.iter().filter(|(_, s)| s.read(|s| of_it(&s.network))).map(|(id, _)| id));
+            self.ports.extend(known.ports.iter().filter(|(_, p)| p.read(|p| of_it(&p.network))).map(|(id, _)| id));
+        }
+        for id in &self.subnets {
+            let was_on = known.subnets.get(id).map(|subnet| subnet.read(|subnet| subnet.network.clone()));
+            let was_on = was_on.and_then(|network| path::parse(&network)).map(|(_, id)| NetworkId(id));
+            self.networks.extend(was_on);
+            match view.intent.subnet(*id) {
+                Some(subnet) => self.networks.extend([subnet.network]),
+                // Its ports have lost their addresses in it.
+                None => self.ports.extend(was_on.iter().flat_map(|n| view.intent.ports_of(*n)).map(|port| port.id)),
+            }
+        }
+        if self.problems {
+            let troubled: BTreeSet<_> = view.problems.iter().map(|problem| problem.subject).collect();
+            for subject in known.troubled.union(&troubled) {
+                match subject {
+                    Subject::Host => {}
+                    Subject::Network(id) => drop(self.networks.insert(*id)),
+                    Subject::Subnet(id) => drop(self.subnets.insert(*id)),
+                    Subject::Port(id) => drop(self.ports.insert(*id)),
+                }
+            }
+            known.troubled = troubled;
+        }
+    }
+}
+
+/// Makes one object match the view.
+async fn sync_one<E: Exported>(
+    known: &mut Known,
+    context: &Arc<Context>,
+    bus: &Connection,
+    id: E::Id,
+) -> zbus::Result<()> {
+    let known = E::known(known);
+    let now = E::read(&context.handle.view(), id);
+    match (known.get(&id), now) {
+        (Some(shared), Some(now)) => {
+            let old = shared.replace(now.clone());
+            emit(bus, E::path(id), E::name(), E::changes(&old, &now)).await
+        }
+        (None, Some(now)) => {
+            let shared = Shared::new(now);
+            known.insert(id, shared.clone());
+            bus.object_server().at(E::path(id), E::make(context, id, shared)).await.map(drop)
+        }
+        (Some(_), None) => {
+            known.remove(&id);
+            bus.object_server().remove::<E, _>(E::path(id)).await.map(drop)
+        }
+        (None, None) => Ok(()),
+    }
+}
+
+async fn emit(
+    bus: &Connection,
+    path: OwnedObjectPath,
+    interface: zbus::names::InterfaceName<'static>,
+    changes: Changes,
+) -> zbus::Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let emitter = SignalEmitter::new(bus, path)?;
+    fdo::Properties::properties_changed(&emitter, interface, changes, Cow::Borrowed(&[])).await
+}

@@ -1,0 +1,290 @@
+//! Each object's properties as one value: what the daemon exports and clients read.
+
+use super::path;
+use crate::{
+    intent::{Network, Origin, Port, Segment, Subnet},
+    reconciler::{Health, LibvirtStatus, Subject, View},
+};
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use zbus::{OwnedObjectPath, Variant};
+
+/// The properties that differ, by name, as `PropertiesChanged` carries them.
+pub type Changes = HashMap<&'static str, Variant<'static>>;
+
+macro_rules! changes {
+    ($old:ident, $new:ident: $($name:literal => $field:ident),* $(,)?) => {{
+        let mut changes = Changes::new();
+        $(if $old.$field != $new.$field {
+            changes.insert($name, Variant::from($new.$field.clone()));
+        })*
+        changes
+    }};
+}
+
+/// `org.vmfabric1.Network`. Where a text or number is absent it is empty or 0.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkInfo {
+    pub id: String,
+    pub name: String,
+    /// `local`, `flat` or `vlan`.
+    pub segment: String,
+    pub physical_network: String,
+    pub vlan: u16,
+    /// The bridge that guests' taps are on.
+    pub bridge: String,
+    /// Bytes; what guests are told.
+    pub mtu: u16,
+    pub dns_domain: String,
+    pub subnets: Vec<OwnedObjectPath>,
+    /// `active`, or `error` where there are problems.
+    pub status: String,
+    pub problems: Vec<String>,
+}
+
+/// `org.vmfabric1.Subnet`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SubnetInfo {
+    pub id: String,
+    pub network: OwnedObjectPath,
+    pub name: String,
+    pub cidr: String,
+    pub gateway: String,
+    pub host_address: String,
+    /// `FIRST-LAST` each.
+    pub pools: Vec<String>,
+    pub dhcp: bool,
+    pub dns_servers: Vec<String>,
+    /// Destination and next hop.
+    pub host_routes: Vec<(String, String)>,
+    /// `none`, `routed` or `nat`.
+    pub forward: String,
+    pub lease_seconds: u32,
+    pub status: String,
+    pub problems: Vec<String>,
+}
+
+/// `org.vmfabric1.Port`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PortInfo {
+    pub id: String,
+    pub network: OwnedObjectPath,
+    pub name: String,
+    pub mac: String,
+    pub addresses: Vec<String>,
+    /// Empty: an access port.
+    pub trunk_vlans: Vec<u16>,
+    pub trunk_only_tagged: bool,
+    pub dns_name: String,
+    /// UUID of the libvirt domain that it is for.
+    pub device: String,
+    /// That domain's name, where known.
+    pub device_name: String,
+    /// `admin` or `guest`: who made it, and so who deletes it.
+    pub origin: String,
+    /// `down`, `build`, `active` or `error`.
+    pub status: String,
+    /// The running guest's interface on the host.
+    pub tap: String,
+    /// UUID of the running guest.
+    pub domain: String,
+    pub problems: Vec<String>,
+}
+
+/// `org.vmfabric1.Manager`, without what is constant.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ManagerInfo {
+    /// `ok` or `degraded`.
+    pub health: String,
+    /// What is wrong anywhere, each with what to do.
+    pub problems: Vec<String>,
+    /// `connected`, `connecting` or `disconnected`.
+    pub libvirt_status: String,
+    /// Why it is disconnected.
+    pub libvirt_detail: String,
+    pub capabilities: BTreeMap<String, bool>,
+    pub networks: u32,
+    pub subnets: u32,
+    pub ports: u32,
+    /// Ports that a running guest has.
+    pub attached_ports: u32,
+    pub leases: u32,
+}
+
+fn text(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+fn texts<T: ToString>(values: impl IntoIterator<Item = T>) -> Vec<String> {
+    values.into_iter().map(|value| value.to_string()).collect()
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+fn problems(view: &View, subject: Subject) -> Vec<String> {
+    view.problems_of(subject).map(|problem| problem.message.clone()).collect()
+}
+
+fn status(problems: &[String]) -> String {
+    if problems.is_empty() { "active" } else { "error" }.to_owned()
+}
+
+impl NetworkInfo {
+    /// The MTU of a network that asks for none (Ethernet's).
+    const DEFAULT_MTU: u16 = 1500;
+
+    pub fn of(network: &Network, view: &View) -> Self {
+        let (segment, vlan) = match &network.segment {
+            Segment::Local => ("local", 0),
+            Segment::Flat { .. } => ("flat", 0),
+            Segment::Vlan { vid, .. } => ("vlan", vid.get()),
+        };
+        let physical = network.segment.physical_network();
+        let physical_bridge = physical.and_then(|name| view.host.physical_networks.get(name)).map(|p| p.bridge());
+        let problems = problems(view, Subject::Network(network.id));
+        Self {
+            id: network.id.to_string(),
+            name: network.name.to_string(),
+            segment: segment.to_owned(),
+            physical_network: text(physical),
+            vlan,
+            bridge: text(network.bridge.as_ref().or(physical_bridge)),
+            mtu: network.mtu.unwrap_or(Self::DEFAULT_MTU),
+            dns_domain: network.domain().to_string(),
+            subnets: view.intent.subnets_of(network.id).map(|subnet| path::subnet(subnet.id)).collect(),
+            status: status(&problems),
+            problems,
+        }
+    }
+
+    pub fn changes(old: &Self, new: &Self) -> Changes {
+        changes!(old, new: "Name" => name, "Segment" => segment, "PhysicalNetwork" => physical_network,
+            "Vlan" => vlan, "Bridge" => bridge, "Mtu" => mtu, "DnsDomain" => dns_domain, "Subnets" => subnets,
+            "Status" => status, "Problems" => problems)
+    }
+}
+
+impl SubnetInfo {
+    pub fn of(subnet: &Subnet, view: &View) -> Self {
+        let problems = problems(view, Subject::Subnet(subnet.id));
+        let route = |route: &crate::intent::HostRoute| (route.destination.to_string(), route.next_hop.to_string());
+        Self {
+            id: subnet.id.to_string(),
+            network: path::network(subnet.network),
+            name: subnet.name.to_string(),
+            cidr: subnet.cidr.to_string(),
+            gateway: text(subnet.gateway),
+            host_address: text(subnet.host_address),
+            pools: texts(&subnet.pools),
+            dhcp: subnet.dhcp,
+            dns_servers: texts(&subnet.dns_servers),
+            host_routes: subnet.host_routes.iter().map(route).collect(),
+            forward: subnet.forward.to_string(),
+            lease_seconds: subnet.lease_seconds,
+            status: status(&problems),
+            problems,
+        }
+    }
+
+    pub fn changes(old: &Self, new: &Self) -> Changes {
+        changes!(old, new: "Network" => network, "Name" => name, "Cidr" => cidr, "Gateway" => gateway,
+            "HostAddress" => host_address, "Pools" => pools, "Dhcp" => dhcp, "DnsServers" => dns_servers,
+            "HostRoutes" => host_routes, "Forward" => forward, "LeaseSeconds" => lease_seconds, "Status" => status,
+            "Problems" => problems)
+    }
+}
+
+impl PortInfo {
+    pub fn of(port: &Port, view: &View) -> Self {
+        let attachment = view.attachments.get(&port.id);
+        let trunk = port.trunk.as_ref();
+        Self {
+            id: port.id.to_string(),
+            network: path::network(port.network),
+            name: text(port.name.as_ref()),
+            mac: port.mac.to_string(),
+            addresses: texts(port.fixed_ips.iter().map(|ip| ip.address)),
+            trunk_vlans: trunk.map(|trunk| trunk.tagged.iter().map(|vid| vid.get()).collect()).unwrap_or_default(),
+            trunk_only_tagged: trunk.is_some_and(|trunk| !trunk.native),
+            dns_name: text(port.dns_name.as_ref()),
+            device: text(port.device.as_ref().map(|device| device.domain)),
+            device_name: text(port.device.as_ref().map(|device| &device.name)),
+            origin: match port.origin {
+                Origin::Admin => "admin",
+                Origin::Guest => "guest",
+            }
+            .to_owned(),
+            status: view.port_status(port.id).as_str().to_owned(),
+            tap: text(attachment.map(|attachment| &attachment.tap)),
+            domain: text(attachment.and_then(|attachment| attachment.domain)),
+            problems: problems(view, Subject::Port(port.id)),
+        }
+    }
+
+    pub fn changes(old: &Self, new: &Self) -> Changes {
+        changes!(old, new: "Name" => name, "Mac" => mac, "Addresses" => addresses, "TrunkVlans" => trunk_vlans,
+            "TrunkOnlyTagged" => trunk_only_tagged, "DnsName" => dns_name, "Device" => device,
+            "DeviceName" => device_name, "Origin" => origin, "Status" => status, "Tap" => tap, "Domain" => domain,
+            "Problems" => problems)
+    }
+}
+
+impl ManagerInfo {
+    pub fn of(view: &View) -> Self {
+        let (libvirt_status, libvirt_detail) = match &view.libvirt {
+            LibvirtStatus::Connected => ("connected", ""),
+            LibvirtStatus::Connecting => ("connecting", ""),
+            LibvirtStatus::Disconnected { reason } => ("disconnected", reason.as_str()),
+        };
+        let capabilities = [
+            ("bridge_vlan_filtering", view.capabilities.bridge_vlan_filtering),
+            ("nft_bridge_meta", view.capabilities.nft_bridge_meta),
+        ];
+        Self {
+            health: match view.health() {
+                Health::Ok => "ok",
+                Health::Degraded => "degraded",
+            }
+            .to_owned(),
+            problems: view.problems.iter().map(|problem| described(problem, view)).collect(),
+            libvirt_status: libvirt_status.to_owned(),
+            libvirt_detail: libvirt_detail.to_owned(),
+            capabilities: capabilities.into_iter().map(|(name, has)| (name.to_owned(), has)).collect(),
+            networks: count(view.intent.networks().len()),
+            subnets: count(view.intent.subnets().len()),
+            ports: count(view.intent.ports().len()),
+            attached_ports: count(view.attachments.len()),
+            leases: count(view.leases.len()),
+        }
+    }
+
+    pub fn changes(old: &Self, new: &Self) -> Changes {
+        changes!(old, new: "Health" => health, "Problems" => problems, "LibvirtStatus" => libvirt_status,
+            "LibvirtDetail" => libvirt_detail, "Capabilities" => capabilities, "Networks" => networks,
+            "Subnets" => subnets, "Ports" => ports, "AttachedPorts" => attached_ports, "Leases" => leases)
+    }
+}
+
+/// A problem with what it is about.
+fn described(problem: &crate::reconciler::Problem, view: &View) -> String {
+    let named = |kind: &str, name: String| format!("{kind} {name}: {}", problem.message);
+    match problem.subject {
+        Subject::Host => problem.message.clone(),
+        Subject::Network(id) => {
+            named("network", view.intent.network(id).map_or_else(|| id.to_string(), |n| n.name.to_string()))
+        }
+        Subject::Subnet(id) => {
+            named("subnet", view.intent.subnet(id).map_or_else(|| id.to_string(), |s| s.name.to_string()))
+        }
+        Subject::Port(id) => {
+            let name = view.intent.port(id).and_then(|port| port.name.as_ref());
+            named("port", name.map_or_else(|| id.to_string(), ToString::to_string))
+        }
+    }
+}

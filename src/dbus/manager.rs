@@ -1,0 +1,203 @@
+use super::{
+    Context, Error,
+    access::Action,
+    export::{Dirty, Shared},
+    info::ManagerInfo,
+    path,
+    value::{self, Dictionary},
+};
+use crate::{
+    backend::LeaseRecord,
+    reconciler::{Command, View},
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+use zbus::{Connection, OwnedObjectPath, Variant, interface, message::Header};
+
+/// `org.vmfabric1.Manager`, documented in `dbus/org.vmfabric1.Manager.xml`.
+#[derive(Debug)]
+pub struct Manager {
+    context: Arc<Context>,
+    info: Shared<ManagerInfo>,
+}
+
+impl Manager {
+    pub(super) fn new(context: Arc<Context>, info: Shared<ManagerInfo>) -> Self {
+        Self { context, info }
+    }
+}
+
+#[interface(name = "org.vmfabric1.Manager", introspection_docs = false)]
+impl Manager {
+    #[zbus(out_args("network"))]
+    async fn create_network(
+        &self,
+        properties: Dictionary,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] bus: &Connection,
+    ) -> Result<OwnedObjectPath, Error> {
+        self.context.authorize(bus, &header, Action::ManageNetworks).await?;
+        let draft = value::parse(&properties)?;
+        let network = self.context.handle.call(|reply| Command::CreateNetwork(draft, reply)).await?;
+        self.context.sync(bus, Dirty::network(network.id)).await?;
+        Ok(path::network(network.id))
+    }
+
+    #[zbus(out_args("subnet"))]
+    async fn create_subnet(
+        &self,
+        properties: Dictionary,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] bus: &Connection,
+    ) -> Result<OwnedObjectPath, Error> {
+        self.context.authorize(bus, &header, Action::ManageSubnets).await?;
+        let draft = value::parse(&properties)?;
+        let subnet = self.context.handle.call(|reply| Command::CreateSubnet(draft, reply)).await?;
+        self.context.sync(bus, Dirty::subnet(subnet.id)).await?;
+        Ok(path::subnet(subnet.id))
+    }
+
+    #[zbus(out_args("port"))]
+    async fn create_port(
+        &self,
+        properties: Dictionary,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] bus: &Connection,
+    ) -> Result<OwnedObjectPath, Error> {
+        self.context.authorize(bus, &header, Action::ManagePorts).await?;
+        let draft = value::parse(&properties)?;
+        let port = self.context.handle.call(|reply| Command::CreatePort(draft, reply)).await?;
+        self.context.sync(bus, Dirty::port(port.id)).await?;
+        Ok(path::port(port.id))
+    }
+
+    #[zbus(out_args("network"))]
+    fn get_network(&self, name: &str) -> Result<OwnedObjectPath, Error> {
+        Ok(path::network(self.context.handle.view().intent.find_network(short(name)?)?.id))
+    }
+
+    #[zbus(out_args("subnet"))]
+    fn get_subnet(&self, name: &str) -> Result<OwnedObjectPath, Error> {
+        Ok(path::subnet(self.context.handle.view().intent.find_subnet(short(name)?)?.id))
+    }
+
+    #[zbus(out_args("port"))]
+    fn get_port(&self, name: &str) -> Result<OwnedObjectPath, Error> {
+        Ok(path::port(self.context.handle.view().intent.find_port(short(name)?)?.id))
+    }
+
+    #[zbus(out_args("leases"))]
+    fn list_leases(&self, network: &str) -> Result<Vec<HashMap<&'static str, Variant<'static>>>, Error> {
+        let view = self.context.handle.view();
+        let only = match network {
+            "" => None,
+            name => Some(view.intent.find_network(short(name)?)?.id),
+        };
+        let leases = view.leases.iter().filter(|((network, _), _)| only.is_none_or(|only| only == *network));
+        Ok(leases.map(|(_, lease)| described(lease, &view)).collect())
+    }
+
+    #[zbus(out_args("changes"))]
+    async fn plan(&self) -> Result<Vec<String>, Error> {
+        let _turn = self.context.plan_turn().await?;
+        Ok(self.context.handle.call(Command::Plan).await?)
+    }
+
+    async fn set_log_level(
+        &self,
+        level: &str,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] bus: &Connection,
+    ) -> Result<(), Error> {
+        self.context.authorize(bus, &header, Action::SetLogLevel).await?;
+        self.context.log.set_level(short(level)?).map_err(Error::InvalidArgument)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
+    }
+
+    // The daemon may change it by itself, on reload.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn log_level(&self) -> String {
+        self.context.log.level()
+    }
+
+    #[zbus(property)]
+    fn health(&self) -> String {
+        self.info.read(|info| info.health.clone())
+    }
+
+    #[zbus(property)]
+    fn problems(&self) -> Vec<String> {
+        self.info.read(|info| info.problems.clone())
+    }
+
+    #[zbus(property)]
+    fn libvirt_status(&self) -> String {
+        self.info.read(|info| info.libvirt_status.clone())
+    }
+
+    #[zbus(property)]
+    fn libvirt_detail(&self) -> String {
+        self.info.read(|info| info.libvirt_detail.clone())
+    }
+
+    #[zbus(property)]
+    fn capabilities(&self) -> BTreeMap<String, bool> {
+        self.info.read(|info| info.capabilities.clone())
+    }
+
+    #[zbus(property)]
+    fn networks(&self) -> u32 {
+        self.info.read(|info| info.networks)
+    }
+
+    #[zbus(property)]
+    fn subnets(&self) -> u32 {
+        self.info.read(|info| info.subnets)
+    }
+
+    #[zbus(property)]
+    fn ports(&self) -> u32 {
+        self.info.read(|info| info.ports)
+    }
+
+    #[zbus(property)]
+    fn attached_ports(&self) -> u32 {
+        self.info.read(|info| info.attached_ports)
+    }
+
+    #[zbus(property)]
+    fn leases(&self) -> u32 {
+        self.info.read(|info| info.leases)
+    }
+}
+
+/// A name or level, which is never long; keeps what cannot be one out of error texts and searches.
+fn short(text: &str) -> Result<&str, Error> {
+    const MAX: usize = 256;
+    match text.len() {
+        len if len > MAX => {
+            Err(Error::InvalidArgument(format!("{len} bytes are too long for a name; {MAX} are the limit")))
+        }
+        _ => Ok(text),
+    }
+}
+
+fn described(lease: &LeaseRecord, view: &View) -> HashMap<&'static str, Variant<'static>> {
+    let network = view.intent.network(crate::intent::NetworkId(lease.network));
+    HashMap::from([
+        ("network", lease.network.to_string().into()),
+        ("network_name", network.map(|network| network.name.to_string()).unwrap_or_default().into()),
+        ("address", lease.address.to_string().into()),
+        ("mac", lease.mac.to_string().into()),
+        ("client", lease.client.clone().into()),
+        ("host_name", lease.host_name.clone().unwrap_or_default().into()),
+        ("port", lease.port.map(|port| port.to_string()).unwrap_or_default().into()),
+        ("expires", lease.expires.into()),
+    ])
+}

@@ -1,0 +1,86 @@
+//! The files in `dbus/` say what the daemon exports.
+
+use super::Bench;
+use roxmltree::{Document, Node};
+use std::collections::BTreeSet;
+
+/// An interface in one canonical line per member, without comments and order.
+fn members(interface: Node<'_, '_>) -> BTreeSet<String> {
+    let attribute = |node: Node<'_, '_>, name: &str| node.attribute(name).unwrap_or("").to_owned();
+    let describe = |member: Node<'_, '_>| {
+        let mut line = format!("{} {}", member.tag_name().name(), attribute(member, "name"));
+        for name in ["type", "access"] {
+            line += &format!(" {}", attribute(member, name));
+        }
+        for child in member.children().filter(Node::is_element) {
+            for name in ["name", "direction", "type", "value"] {
+                line += &format!(" {}", attribute(child, name));
+            }
+        }
+        line
+    };
+    interface.children().filter(Node::is_element).map(describe).collect()
+}
+
+fn interface<'a>(document: &'a Document<'_>, name: &str) -> Node<'a, 'a> {
+    let found = document.descendants().find(|n| n.has_tag_name("interface") && n.attribute("name") == Some(name));
+    found.unwrap_or_else(|| panic!("{name} is exported"))
+}
+
+fn parse(xml: &str) -> Document<'_> {
+    let options = roxmltree::ParsingOptions { allow_dtd: true, ..roxmltree::ParsingOptions::default() };
+    Document::parse_with_options(xml, options).expect("XML")
+}
+
+#[tokio::test]
+async fn the_files_say_what_is_exported() {
+    let bench = Bench::start().await;
+    bench.populate().await;
+    let manager = bench.manager().await;
+    let objects = [
+        ("org.vmfabric1.Manager", "/org/vmfabric1".to_owned(), include_str!("../../../dbus/org.vmfabric1.Manager.xml")),
+        (
+            "org.vmfabric1.Network",
+            manager.get_network("blue").await.expect("there").to_string(),
+            include_str!("../../../dbus/org.vmfabric1.Network.xml"),
+        ),
+        (
+            "org.vmfabric1.Subnet",
+            manager.get_subnet("blue").await.expect("there").to_string(),
+            include_str!("../../../dbus/org.vmfabric1.Subnet.xml"),
+        ),
+        (
+            "org.vmfabric1.Port",
+            manager.get_port("web").await.expect("there").to_string(),
+            include_str!("../../../dbus/org.vmfabric1.Port.xml"),
+        ),
+    ];
+    for (name, path, file) in objects {
+        let proxy = zbus::Proxy::new(&bench.client, "org.vmfabric1", path, name).await.expect("proxy");
+        let live = proxy.introspect().await.expect("introspectable");
+        let (live, file) = (parse(&live), parse(file));
+        assert_eq!(members(interface(&live, name)), members(interface(&file, name)), "dbus/{name}.xml");
+    }
+}
+
+/// A property that signals its changes and is forgotten where changes are found would never be seen to change.
+#[test]
+fn every_property_that_signals_changes_is_compared() {
+    let files = [
+        ("Manager", include_str!("../../../dbus/org.vmfabric1.Manager.xml")),
+        ("Network", include_str!("../../../dbus/org.vmfabric1.Network.xml")),
+        ("Subnet", include_str!("../../../dbus/org.vmfabric1.Subnet.xml")),
+        ("Port", include_str!("../../../dbus/org.vmfabric1.Port.xml")),
+    ];
+    let source = include_str!("../info.rs");
+    for (kind, file) in files {
+        let document = parse(file);
+        let quiet = |property: &Node<'_, '_>| property.descendants().any(|n| n.has_tag_name("annotation"));
+        let compared = source.split(&format!("impl {kind}Info {{")).nth(1).expect("it has an impl");
+        let compared = compared.split("changes!(").nth(1).and_then(|text| text.split(')').next()).expect("it compares");
+        for property in document.descendants().filter(|n| n.has_tag_name("property") && !quiet(n)) {
+            let name = property.attribute("name").expect("a name");
+            assert!(compared.contains(&format!("\"{name}\" =>")), "{kind}: {name}");
+        }
+    }
+}
