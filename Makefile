@@ -53,6 +53,7 @@ test: root ## all tests, those on real guests and kernels too (root)
 	@$(RIG)/make-guest
 	$(call say,tests that need no root)
 	$(CARGO) test $(CARGOFLAGS) --no-fail-fast
+	$(CARGO) build $(CARGOFLAGS)
 	$(call say,tests on private hosts$(comma) User Mode Linux hosts and the stock kernel; $(TEST_THREADS) at once)
 	VMFABRIC_BIN=$(abspath target/debug) \
 	  $(CARGO) test $(CARGOFLAGS) --no-fail-fast --tests -- --ignored --test-threads=$(TEST_THREADS)
