@@ -107,10 +107,7 @@ impl Config {
         let file: File = toml::from_str(text).map_err(|error| bad(error.span(), error.message().to_owned()))?;
         let fail = |(span, why): (Range<usize>, String)| bad(Some(span), why);
         let level = file.log.level;
-        level
-            .get_ref()
-            .parse::<tracing_subscriber::EnvFilter>()
-            .map_err(|_| fail((level.span(), "use error, warn, info, debug or trace".to_owned())))?;
+        super::log::filter_of(level.get_ref()).map_err(|why| fail((level.span(), why)))?;
         let mut host = HostConfig::default();
         for link in &file.forwarding.egress {
             host.egress.insert(interface(link).map_err(fail)?);
@@ -157,9 +154,14 @@ fn physical_network(key: &Spanned<String>, table: &Physical) -> Result<(Resource
             Bridging::Existing { bridge: interface(bridge)? }
         }
         (Some(_), Some(bridge)) => {
-            return Err((bridge.span(), "give interface (vmfabric makes the bridge) or bridge (it exists), not both".into()));
+            return Err((
+                bridge.span(),
+                "give interface (vmfabric makes the bridge) or bridge (it exists), not both".into(),
+            ));
         }
-        (None, None) => return Err((key.span(), "give interface = \"NIC\", or bridge = \"BRIDGE\" that exists".into())),
+        (None, None) => {
+            return Err((key.span(), "give interface = \"NIC\", or bridge = \"BRIDGE\" that exists".into()));
+        }
     };
     let vlans = match &table.vlans {
         None => VlanId::LOWEST..=VlanId::HIGHEST,
@@ -172,7 +174,8 @@ fn physical_network(key: &Spanned<String>, table: &Physical) -> Result<(Resource
 fn own_bridge(name: &ResourceName, uplink: &Spanned<String>) -> Result<IfName, Fault> {
     let bridge = format!("vmf-{}", name.as_str().to_ascii_lowercase());
     IfName::new(&bridge).map_err(|_| {
-        let why = format!("physical network '{name}' has a name too long for its bridge {bridge}; use at most 11 characters");
+        let why =
+            format!("physical network '{name}' has a name too long for its bridge {bridge}; use at most 11 characters");
         (uplink.span(), why)
     })
 }
@@ -218,7 +221,6 @@ fn locate(text: &str, offset: usize) -> (usize, String) {
     let path: Vec<&str> = [section.as_str(), key.as_str()].into_iter().filter(|part| !part.is_empty()).collect();
     (line + 1, if path.is_empty() { "the file".to_owned() } else { path.join(".") })
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -273,7 +275,10 @@ mod tests {
                 "[physical_networks.a]\ninterface = \"eth1\"\n[physical_networks.b]\ninterface = \"eth1\"\n",
                 "f.toml:3: physical_networks.b: eth1 is the physical network 'a' already",
             ),
-            ("[physical_networks.a]\ninterface = \"eth1\"\nnative_vlan = 0\n", "f.toml:3: physical_networks.a.native_vlan: 0 is"),
+            (
+                "[physical_networks.a]\ninterface = \"eth1\"\nnative_vlan = 0\n",
+                "f.toml:3: physical_networks.a.native_vlan: 0 is",
+            ),
         ];
         for (text, start) in cases {
             assert!(error(text).starts_with(start), "{text}: {}", error(text));

@@ -1,1 +1,262 @@
-//! daemon.
+//! The composition root: configuration, wiring, readiness, reload and shutdown.
+
+mod config;
+mod log;
+mod outlets;
+
+pub use config::{Config, ConfigError};
+pub use log::Log;
+pub use outlets::{Services, StoredLeases};
+
+use crate::{
+    backend::{DriverError, StoreError},
+    dbus,
+    driver::kernel::{self, KernelDriver},
+    intent::HostConfig,
+    libvirt::{self, LibvirtConfig},
+    planner,
+    reconciler::{Command, Engine, Handle, HookIndex, Inputs, StartError, View},
+    server::{
+        dns::{UpstreamSource, Upstreams},
+        hook,
+    },
+    store::sqlite::SqliteStore,
+};
+use std::{
+    io,
+    os::{fd::FromRawFd as _, unix::fs::PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    sync::{broadcast, mpsc},
+};
+
+/// Commands that may wait for the loop; more are told to try again.
+const COMMANDS: usize = 1024;
+const EVENTS: usize = 1024;
+
+/// Where the daemon keeps things.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    pub config: PathBuf,
+    pub database: PathBuf,
+    pub hook_socket: PathBuf,
+    pub hook_index: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            config: "/etc/vmfabric/vmfabricd.toml".into(),
+            database: "/var/lib/vmfabric/vmfabric.db".into(),
+            hook_socket: hook::SOCKET.into(),
+            hook_index: HookIndex::PATH.into(),
+        }
+    }
+}
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error("vmfabricd changes this host's networking and must run as root; start it with 'systemctl start vmfabricd'")]
+    NotRoot,
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("{what}: {source}")]
+    Io { what: String, source: io::Error },
+    #[error("the main loop ended by itself; see the messages before this one")]
+    LoopEnded,
+}
+
+fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {
+    let what = what.into();
+    move |source| DaemonError::Io { what, source }
+}
+
+/// Runs until SIGTERM or SIGINT. Whatever guests have stays as it is when it ends.
+pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(DaemonError::NotRoot);
+    }
+    let config = Config::load(&paths.config)?;
+    log.set_default(&config.log_level);
+    // Hooks that come from now on wait in the socket's queue.
+    let listener = hook_listener(&paths.hook_socket)?;
+    let store = Arc::new(SqliteStore::open(&paths.database)?);
+    let driver = KernelDriver::new(&planner::known_skeletons())?;
+    let links = kernel::watch()?;
+    let upstreams = Upstreams::new(source_of(&config));
+    let (libvirt_events, libvirt_inbox) = mpsc::channel(EVENTS);
+    let libvirt = LibvirtConfig { uri: config.libvirt_uri.clone(), ..LibvirtConfig::default() };
+    let libvirt = libvirt::spawn(libvirt, libvirt_events).map_err(io_error("the libvirt thread cannot start"))?;
+    let (dhcp_events, dhcp_inbox) = mpsc::channel(EVENTS);
+    let services =
+        Services::new(store.clone(), dhcp_events, upstreams.clone(), Some(libvirt), paths.hook_index.clone());
+
+    let view = Arc::new(RwLock::new(View::default()));
+    let (notices, _) = broadcast::channel(EVENTS);
+    let (commands, command_inbox) = mpsc::channel(COMMANDS);
+    let (hooks, hook_inbox) = mpsc::channel(EVENTS);
+    let (configs, config_inbox) = mpsc::channel(4);
+    let engine =
+        Engine::start(driver, store.clone(), services, config.host.clone(), view.clone(), notices.clone()).await?;
+    let handle = Handle::new(commands, view, notices);
+    let inputs = Inputs {
+        commands: command_inbox,
+        hooks: hook_inbox,
+        links,
+        libvirt: libvirt_inbox,
+        leases: dhcp_inbox,
+        config: config_inbox,
+    };
+    let mut engine = tokio::spawn(engine.run(inputs));
+    let hooks = tokio::spawn(hook::serve(listener, hooks));
+    let bus = tokio::spawn(serve_bus(handle.clone(), log.clone()));
+    notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    let watchdog = tokio::spawn(watch_over(handle.clone()));
+
+    let outcome = tokio::select! {
+        _ = &mut engine => Err(DaemonError::LoopEnded),
+        outcome = signals(&paths, &log, &upstreams, &configs) => outcome,
+    };
+    notify(&[sd_notify::NotifyState::Stopping]);
+    for task in [hooks, bus, watchdog] {
+        task.abort();
+        // It was told to end.
+        let _ = task.await;
+    }
+    if outcome.is_ok() && handle.call(Command::Stop).await.is_ok() {
+        let _ = engine.await;
+    }
+    // The store finishes what is queued; that waits for the disk.
+    let _ = tokio::task::spawn_blocking(move || drop(store)).await;
+    tracing::info!("stopped; guests keep their networks");
+    outcome
+}
+
+/// Serves SIGHUP until SIGTERM or SIGINT.
+async fn signals(
+    paths: &Paths,
+    log: &Log,
+    upstreams: &Upstreams,
+    configs: &mpsc::Sender<HostConfig>,
+) -> Result<(), DaemonError> {
+    let wait = |kind| signal(kind).map_err(io_error("signals cannot be received"));
+    let mut terminate = wait(SignalKind::terminate())?;
+    let mut interrupt = wait(SignalKind::interrupt())?;
+    let mut reload = wait(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = reload.recv() => {
+                let reloading = sd_notify::NotifyState::monotonic_usec_now().ok();
+                notify(&[Some(sd_notify::NotifyState::Reloading), reloading].into_iter().flatten().collect::<Vec<_>>());
+                match Config::load(&paths.config) {
+                    Ok(config) => {
+                        log.set_default(&config.log_level);
+                        upstreams.set_source(source_of(&config));
+                        // The loop is alive as long as this runs.
+                        let _ = configs.send(config.host).await;
+                    }
+                    Err(error) => tracing::error!(%error, "the configuration stays as it was"),
+                }
+                notify(&[sd_notify::NotifyState::Ready]);
+            }
+        }
+    }
+}
+
+fn source_of(config: &Config) -> UpstreamSource {
+    match config.upstream_dns.as_slice() {
+        [] => UpstreamSource::host(),
+        servers => UpstreamSource::Fixed(servers.to_vec()),
+    }
+}
+
+/// systemd's socket, or one of our own where there is no systemd.
+fn hook_listener(path: &Path) -> Result<UnixListener, DaemonError> {
+    let given = sd_notify::listen_fds().map_err(io_error("LISTEN_FDS"))?.next();
+    let listener = match given {
+        #[expect(unsafe_code, reason = "the descriptor that systemd passes has no other owner (sd_listen_fds(3))")]
+        // SAFETY: listen_fds gives each descriptor once, and nothing else in this process uses it.
+        Some(fd) => unsafe { std::os::unix::net::UnixListener::from_raw_fd(fd) },
+        None => bind(path).map_err(io_error(format!("the hook's socket {}", path.display())))?,
+    };
+    listener
+        .set_nonblocking(true)
+        .and_then(|()| UnixListener::from_std(listener))
+        .map_err(io_error(format!("the hook's socket {}", path.display())))
+}
+
+fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Nobody but root may connect, from the first moment on.
+    let old = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+    let listener = std::os::unix::net::UnixListener::bind(path);
+    nix::sys::stat::umask(old);
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    listener
+}
+
+/// The bus may come later than the daemon, and may be restarted: guests do not depend on it.
+async fn serve_bus(handle: Handle, log: Log) {
+    const DELAY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+    let mut delay = DELAY.0;
+    let mut complained = false;
+    loop {
+        let served = async {
+            let bus = zbus::Connection::system().await?;
+            dbus::serve(bus, handle.clone(), log.clone()).await
+        };
+        match served.await {
+            Ok(mut service) => {
+                (delay, complained) = (DELAY.0, false);
+                service.lost().await;
+                tracing::warn!("the bus is lost; connecting again");
+            }
+            Err(error) => {
+                if !complained {
+                    tracing::warn!(%error, "no D-Bus interface yet; guests are served all the same");
+                    complained = true;
+                }
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(DELAY.1);
+            }
+        }
+    }
+}
+
+/// Tells systemd's watchdog that the loop is alive, for as long as it is.
+async fn watch_over(handle: Handle) {
+    let Some(period) = sd_notify::watchdog_enabled() else { return };
+    loop {
+        tokio::time::sleep(period / 3).await;
+        if handle.call(Command::Ping).await.is_ok() {
+            notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+    }
+}
+
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "systemd is not told");
+    }
+}

@@ -132,10 +132,11 @@ impl<S: Store> Services<S> {
         }
         let mut complain = |text: String| served.problems.push(Problem::new(Subject::Network(network), text));
         if served.dns.is_none() {
-            let zone = match Zone::new(network.0, wanted.domain.clone(), wanted.blocks.clone(), wanted.addresses.clone()) {
-                Ok(zone) => SharedZone::new(zone),
-                Err(error) => return complain(error.to_string()),
-            };
+            let zone =
+                match Zone::new(network.0, wanted.domain.clone(), wanted.blocks.clone(), wanted.addresses.clone()) {
+                    Ok(zone) => SharedZone::new(zone),
+                    Err(error) => return complain(error.to_string()),
+                };
             let listen = DnsListen {
                 network: network.0,
                 interface: wanted.interface.clone(),

@@ -73,6 +73,4 @@ pub struct Capabilities {
     pub bridge_vlan_filtering: bool,
     /// `CONFIG_NFT_BRIDGE_META`: `meta ibrname`, without which no rule can speak of all ports of a bridge.
     pub nft_bridge_meta: bool,
-    /// `CONFIG_IPV6`, and not switched off at boot.
-    pub ipv6: bool,
 }

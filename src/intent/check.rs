@@ -84,6 +84,9 @@ fn check_subnet(intent: &Intent, subnet: &Subnet, host: &HostConfig) -> Result<(
     let cidr = subnet.cidr;
     let bad = |why: &str| Err(IntentError::BadSubnet { cidr, why: why.to_owned() });
     let network = intent.network(subnet.network).ok_or_else(|| IntentError::not_found("network", subnet.network))?;
+    if intent.subnet(subnet.id).is_some_and(|old| old.network != subnet.network) {
+        return bad("a subnet stays on its network; delete it and make it anew");
+    }
     if cidr.trunc() != cidr {
         return Err(IntentError::HostBitsSet { cidr, truncated: cidr.trunc() });
     }

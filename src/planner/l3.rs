@@ -33,8 +33,7 @@ pub(super) fn plan_gateways(input: Input<'_>, placements: &Placements, plan: &mu
         }
     }
     // The host shows itself on guests' networks only where it was given an address.
-    let ours = plan.desired.links.iter().filter(|(_, link)| link.kind.is_some() && input.observed.capabilities.ipv6);
-    for (name, _) in ours {
+    for (name, _) in plan.desired.links.iter().filter(|(_, link)| link.kind.is_some()) {
         plan.desired.sysctls.insert(Sysctl::Ipv6Disabled(name.clone()), "1".into());
     }
     gateways

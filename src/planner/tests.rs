@@ -34,7 +34,7 @@ pub(crate) fn bare_host(taps: usize) -> Observed {
         alias: Some(String::new()),
     };
     let mut observed = Observed {
-        capabilities: Capabilities { bridge_vlan_filtering: true, nft_bridge_meta: true, ipv6: true },
+        capabilities: Capabilities { bridge_vlan_filtering: true, nft_bridge_meta: true },
         ..Observed::default()
     };
     observed.default_route_links.insert(if_name("eth0"));

@@ -29,6 +29,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             Command::UpdatePort(id, patch, reply) => drop(reply.send(self.update_port(id, patch).await)),
             Command::DeletePort(id, reply) => drop(reply.send(self.delete_port(id).await)),
             Command::Plan(reply) => drop(reply.send(self.show_plan().await)),
+            Command::Ping(reply) | Command::Stop(reply) => drop(reply.send(Ok(()))),
         }
     }
 

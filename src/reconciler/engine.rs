@@ -129,7 +129,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         view.leases = leases.map(|lease| ((NetworkId(lease.network), lease.address), lease)).collect();
     }
 
-    /// Runs until every sender of commands is gone.
+    /// Runs until it is told to stop, or every sender of commands is gone.
     pub async fn run(mut self, mut inputs: Inputs) {
         loop {
             let due = self.due();
@@ -142,6 +142,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                     self.full_pass().await;
                 }
                 command = inputs.commands.recv() => match command {
+                    Some(Command::Stop(reply)) => {
+                        drop(reply.send(Ok(())));
+                        break;
+                    }
                     Some(command) => self.serve_command(command).await,
                     None => break,
                 },
@@ -247,12 +251,12 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         if changes.is_empty() {
             return Ok(());
         }
-        let mut view = self.view_mut();
-        let View { intent, host, .. } = &mut *view;
-        let notices = notices_of(intent, &changes);
-        let networks = networks_of(intent, &changes);
-        let undo = intent.apply(changes.clone(), host)?;
-        drop(view);
+        let (notices, networks, undo) = {
+            let mut view = self.view_mut();
+            let View { intent, host, .. } = &mut *view;
+            let (notices, networks) = (notices_of(intent, &changes), networks_of(intent, &changes));
+            (notices, networks, intent.apply(changes.clone(), host)?)
+        };
         let writes = changes.into_iter().map(Write::Intent).collect();
         if let Err(error) = self.store.commit(writes).await {
             self.view_mut().intent.undo(undo);

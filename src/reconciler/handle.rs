@@ -24,6 +24,10 @@ pub enum Command {
     DeletePort(PortId, Reply<()>),
     /// What a full pass would change now, as text, one line a change.
     Plan(Reply<Vec<String>>),
+    /// Answered by a loop that is alive.
+    Ping(Reply<()>),
+    /// Ends the loop; what runs stays as it is.
+    Stop(Reply<()>),
 }
 
 /// Why a command was refused. Nothing has changed then.
