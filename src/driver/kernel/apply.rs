@@ -119,6 +119,9 @@ impl Worker {
         match error.errno() {
             // A VLAN interface may also clash with another of the same ID under another name.
             Some(libc::EEXIST) if index_of(name).is_ok() => Mismatch::LinkExists(name.clone()).into(),
+            Some(libc::EOPNOTSUPP) if link.bridge().is_some_and(|bridge| bridge.vlan_filtering) => {
+                DriverError::Netlink(NO_VLAN_FILTERING.into())
+            }
             Some(libc::EOPNOTSUPP) if vlan => DriverError::Netlink(NO_VLAN_LINKS.into()),
             _ => error.into(),
         }
@@ -129,6 +132,16 @@ impl Worker {
             Some(Some(master)) => Some(index_of(master)?),
             Some(None) => Some(0),
             None => None,
+        };
+        let filters = self.capabilities.bridge_vlan_filtering;
+        if change.vlan_filtering == Some(true) && !filters {
+            return Err(DriverError::Netlink(NO_VLAN_FILTERING.into()));
+        }
+        // Otherwise such a kernel is as asked; it would refuse, or ignore, the words.
+        let change = &LinkChange {
+            vlan_filtering: change.vlan_filtering.filter(|_| filters),
+            default_pvid: change.default_pvid.filter(|_| filters),
+            ..change.clone()
         };
         // Only RTM_NEWLINK takes a bridge's own settings; without NLM_F_CREATE it makes nothing.
         let kind = if encode::changes_bridge(change) { libc::RTM_NEWLINK } else { libc::RTM_SETLINK };

@@ -250,3 +250,65 @@ fn ip(family: i32, value: &[u8]) -> Option<IpAddr> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(4 + value.len()).expect("short");
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn route(prefix: u8, table: u8, attributes: &[Vec<u8>]) -> Vec<u8> {
+        let family = u8::try_from(libc::AF_INET).expect("small");
+        let mut bytes = vec![family, prefix, 0, 0, table, 0, 0, libc::RTN_UNICAST, 0, 0, 0, 0];
+        bytes.extend(attributes.concat());
+        bytes
+    }
+
+    #[test]
+    fn default_routes_name_all_their_links() {
+        let hop = |index: u32| [&8u16.to_ne_bytes()[..], &[0, 0], &index.to_ne_bytes()].concat();
+        let multipath = attribute(libc::RTA_MULTIPATH, &[hop(3), hop(4)].concat());
+        let single = attribute(libc::RTA_OIF, &7u32.to_ne_bytes());
+        assert_eq!(decode_default_route(&route(0, 254, &[multipath])), Some(vec![3, 4]));
+        assert_eq!(decode_default_route(&route(0, 254, std::slice::from_ref(&single))), Some(vec![7]));
+        assert_eq!(decode_default_route(&route(8, 254, std::slice::from_ref(&single))), None);
+        assert_eq!(decode_default_route(&route(0, 99, &[single])), None);
+        // A hop that claims no length does not hold the reader up.
+        let stuck = attribute(libc::RTA_MULTIPATH, &[&[0; 4][..], &9u32.to_ne_bytes()].concat());
+        assert_eq!(decode_default_route(&route(0, 254, &[stuck])), Some(vec![9]));
+    }
+
+    #[test]
+    fn ranges_of_vlans_are_told_one_by_one() {
+        let info = |flags: u16, vid: u16| [flags.to_ne_bytes(), vid.to_ne_bytes()].concat();
+        let entry =
+            [attribute(VLANDB_ENTRY_INFO, &info(0, 4090)), attribute(VLANDB_ENTRY_RANGE, &u16::MAX.to_ne_bytes())];
+        let mut vlans = Vec::new();
+        decode_vlans(&[vec![0; 8], attribute(VLANDB_ENTRY, &entry.concat())].concat(), &mut vlans);
+        let ids: Vec<u16> = vlans.iter().map(|(vid, _)| vid.get()).collect();
+        assert_eq!(ids, [4090, 4091, 4092, 4093, 4094]);
+
+        let mut link = RawLink { family: u8::try_from(libc::AF_BRIDGE).expect("small"), ..RawLink::default() };
+        let entries = [
+            info(VLAN_INFO_PVID | VLAN_INFO_UNTAGGED, 7),
+            info(VLAN_INFO_RANGE_BEGIN, 10),
+            info(VLAN_INFO_RANGE_END, 12),
+        ];
+        link.decode_families(&entries.map(|info| attribute(BRIDGE_VLAN_INFO, &info)).concat());
+        let ids: Vec<(u16, VlanEntry)> = link.vlans.iter().map(|(vid, entry)| (vid.get(), *entry)).collect();
+        let tagged = VlanEntry::Tagged;
+        assert_eq!(ids, [(7, VlanEntry::Native), (10, tagged), (11, tagged), (12, tagged)]);
+    }
+
+    #[test]
+    fn a_message_cut_short_is_no_link() {
+        assert!(RawLink::decode(&[0; 11]).is_none() && decode_address(&[2, 24]).is_none());
+        assert!(decode_default_route(&[2; 11]).is_none());
+    }
+}

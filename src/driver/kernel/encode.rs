@@ -74,6 +74,8 @@ pub(super) fn main_routes() -> RouteMessage {
 
 /// A bridge with no STP; it forwards at once.
 ///
+/// Kernels without VLAN filtering refuse the word even where it is to be off, so it is left out.
+///
 /// The kernel counts an MTU as set by hand, and keeps it as ports come and go, only where it is changed after the
 /// creation (`br_change_mtu`): `mtu` is what the bridge starts with, and must be another than it is to have.
 pub(super) fn create_bridge(
@@ -84,7 +86,7 @@ pub(super) fn create_bridge(
 ) -> LinkMessage {
     let mut message = link(name);
     let mut data = vec![InfoBridge::StpState(BridgeStpState::Disabled)];
-    data.extend(bridge_settings(Some(settings.vlan_filtering), settings.default_pvid));
+    data.extend(bridge_settings(settings.vlan_filtering.then_some(true), settings.default_pvid));
     message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
     message.attributes.extend(mtu.map(LinkAttribute::Mtu));
     message

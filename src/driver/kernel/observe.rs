@@ -39,7 +39,12 @@ impl Worker {
         datapath.addresses.extend(addresses.filter_map(|(index, address)| Some((names.get(&index)?.clone(), address))));
         let routes = self.netlink.dump(libc::RTM_GETROUTE, &bytes(&encode::main_routes()), &mut |payload, found| {
             found.extend(decode_default_route(payload).unwrap_or_default());
-        })?;
+        });
+        let routes = match routes {
+            // A namespace that never had a route has no table of them.
+            Err(error) if error.errno() == Some(libc::ENOENT) => Vec::new(),
+            routes => routes?,
+        };
         let default_route_links = routes.iter().filter_map(|index| names.get(index).cloned()).collect();
         for family in [Family::Bridge, Family::Inet] {
             datapath.tables.extend(self.nft.observe(family)?.map(|table| (family, table)));
