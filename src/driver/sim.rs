@@ -140,3 +140,53 @@ impl Driver for SimDriver {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::Capabilities;
+
+    fn name(name: &str) -> IfName {
+        name.parse().expect("a link's name")
+    }
+
+    fn bridge(vlan_filtering: bool) -> Change {
+        let kind = Some(LinkKind::Bridge(BridgeSettings { vlan_filtering, default_pvid: Some(0) }));
+        Change::CreateLink { name: name("vmf-a"), link: Link { kind, ..Link::default() } }
+    }
+
+    fn attach(tap: &str) -> Change {
+        let change = LinkChange { master: Some(Some(name("vmf-a"))), up: Some(true), ..LinkChange::default() };
+        Change::SetLink { name: name(tap), change }
+    }
+
+    #[tokio::test]
+    async fn fails_when_told_and_remembers_what_was_done() {
+        let host = SimHost::default();
+        host.plug(name("vnet0"), Link::default());
+        host.fail_after(Some(1));
+        let changes = [bridge(false), attach("vnet0")];
+        let error = host.driver().apply(&changes).await.expect_err("a failure");
+        assert_eq!((error.done, error.change), (1, changes[1].to_string()));
+        host.fail_after(None);
+        host.driver().apply(&changes[1..]).await.expect("now it works");
+        assert_eq!(host.take_applied().len(), 2);
+        assert_eq!(host.observed().datapath.links[&name("vnet0")].master(), Some(&name("vmf-a")));
+        host.unplug(&name("vnet0"));
+        let links = [name("vnet0"), name("vmf-a")].into();
+        let seen = host.driver().observe_links(&links).await.expect("observed");
+        assert_eq!(seen.links.keys().collect::<Vec<_>>(), [&name("vmf-a")]);
+    }
+
+    #[tokio::test]
+    async fn lacks_what_its_kernel_lacks() {
+        let host = SimHost::default();
+        assert!(host.driver().apply(&[bridge(true)]).await.is_err());
+        host.driver().apply(&[bridge(false)]).await.expect("made");
+        let settings = host.with(|observed| observed.datapath.links[&name("vmf-a")].bridge().copied());
+        assert_eq!(settings, Some(BridgeSettings { vlan_filtering: false, default_pvid: None }));
+        let capabilities = Capabilities { bridge_vlan_filtering: true, nft_bridge_meta: true };
+        let able = SimHost::new(Observed { capabilities, ..Observed::default() });
+        able.driver().apply(&[bridge(true)]).await.expect("made");
+    }
+}

@@ -43,7 +43,7 @@ struct Worker {
 
 impl KernelDriver {
     /// Opens the kernel of the calling thread's network namespace, and tries in a throwaway one what it can do and
-    /// what it makes of `skeletons`, the tables that the planner may ask for. Takes some 20 ms; wants `CAP_NET_ADMIN`
+    /// what it makes of `skeletons`, the tables that the planner may ask for. Blocks for tens of milliseconds; wants `CAP_NET_ADMIN`
     /// and, for the throwaway namespace, `CAP_SYS_ADMIN`.
     pub fn new(skeletons: &[(Family, String)]) -> Result<Self, DriverError> {
         let (jobs, mut queue) = mpsc::channel::<Job>(1);

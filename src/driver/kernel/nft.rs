@@ -222,7 +222,9 @@ fn parse(text: &str) -> Listing {
             } else if words == "}" {
                 set.clear();
             }
-            listing.structure.push_str(line);
+            // Newer versions tell there how many elements a set has.
+            let fixed = if words.starts_with("size ") { line.split(" # ").next().unwrap_or(line) } else { line };
+            listing.structure.push_str(fixed);
             listing.structure.push('\n');
             continue;
         };
@@ -313,13 +315,13 @@ mod tests {
     fn a_listing_splits_into_structure_and_elements() {
         let listing = parse(
             "table inet vmfabric {\n\tset a {\n\t\ttype ifname\n\t\telements = { \"tap1\",\n\t\t\t     \"tap2\" }\n\t}\n\n\
-             \tset b {\n\t\ttype ifname . ifname\n\t\telements = { \"x\" . \"y\" }\n\t}\n\n\
+             \tset b {\n\t\ttype ifname . ifname\n\t\tsize 9 # count 1\n\t\telements = { \"x\" . \"y\" }\n\t}\n\n\
              \tset n {\n\t\ttype ipv4_addr\n\t\tflags interval\n\t\telements = { 10.0.0.1, 192.0.2.0/24 }\n\t}\n}\n",
         );
         assert_eq!(listing.sets["a"], set(&["tap1", "tap2"]));
         assert_eq!(listing.sets["b"], set(&["x . y"]));
         assert_eq!(listing.sets["n"], set(&["10.0.0.1", "192.0.2.0/24"]));
-        assert!(!listing.foreign && !listing.structure.contains("elements"));
+        assert!(!listing.foreign && !listing.structure.contains("elements") && !listing.structure.contains("count"));
     }
 
     #[test]
