@@ -52,8 +52,8 @@ pub(super) fn bridges_of(input: Input<'_>, network: &Network, plan: &mut Plan) -
 
 fn place_local(input: Input<'_>, network: &Network, plan: &mut Plan) -> Result<Placement, String> {
     let bridge = network.bridge.clone().ok_or("it has no bridge name; delete it and make it anew")?;
-    ours_or_free(input, &bridge)?;
     let link = own_bridge(owned_alias(format_args!("network/{}", network.id)), network.id.0.as_bytes(), false, input);
+    ours_or_free(input, &bridge, &link)?;
     plan.desired.links.insert(bridge.clone(), Link { mtu: network.mtu.map(u32::from), ..link });
     Ok(Placement { bridge, own: true, vlan: None, vlan_aware: false, uplink: None, native_vlan: None })
 }
@@ -78,7 +78,6 @@ fn place_physical(
                         .into(),
                 );
             }
-            ours_or_free(input, bridge)?;
             usable_uplink(input, name, uplink, bridge, *take_host_nic)?;
             if !plan.desired.links.contains_key(bridge) {
                 let seed = name.as_str().bytes().fold([0u8; 16], |mut seed, byte| {
@@ -87,7 +86,9 @@ fn place_physical(
                     seed
                 });
                 let alias = owned_alias(format_args!("physical/{name}"));
-                plan.desired.links.insert(bridge.clone(), own_bridge(alias, &seed, vlan_aware, input));
+                let link = own_bridge(alias, &seed, vlan_aware, input);
+                ours_or_free(input, bridge, &link)?;
+                plan.desired.links.insert(bridge.clone(), link);
                 plan.desired.links.insert(uplink.clone(), uplink_link(input, name, uplink, bridge));
             }
             let vlan = vlan_aware.then(|| vid.unwrap_or(physical.native_vlan));
@@ -156,9 +157,11 @@ fn uplink_link(input: Input<'_>, name: &ResourceName, uplink: &IfName, bridge: &
     Link { master: Some(Some(bridge.clone())), up: Some(true), alias: Some(alias), ..Link::default() }
 }
 
-fn ours_or_free(input: Input<'_>, bridge: &IfName) -> Result<(), String> {
+/// A bridge with the address that ours is to have was made by us: its alias comes a message later, and a stop in between
+/// leaves it without.
+fn ours_or_free(input: Input<'_>, bridge: &IfName, wanted: &Link) -> Result<(), String> {
     match input.observed.datapath.links.get(bridge) {
-        Some(link) if !link.is_owned() => {
+        Some(link) if !link.is_owned() && link.mac != wanted.mac => {
             Err(format!("link {bridge} exists and is not vmfabric's; rename or delete it ('ip link delete {bridge}')"))
         }
         _ => Ok(()),

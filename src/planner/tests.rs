@@ -144,7 +144,9 @@ fn settle(host: &mut Observed, intent: &Intent, attachments: &BTreeMap<PortId, I
     }
 }
 
-fn foreign_part(host: &Observed) -> (Vec<(IfName, Link)>, Vec<(IfName, VlanId)>) {
+type Foreign = (Vec<(IfName, Link)>, Vec<(IfName, VlanId)>);
+
+fn foreign_part(host: &Observed) -> Foreign {
     let mine = |name: &IfName| {
         name.as_str().starts_with("vmf-") || name.as_str().starts_with("vnet") || name.as_str() == "eth1"
     };

@@ -237,13 +237,18 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     /// Takes in a link's new state; gives the port that it is to have, where it is a new tap whose port is known.
     fn link_seen(&mut self, name: &IfName, link: Link, mac: Option<[u8; 6]>) -> Option<PortId> {
         let picture = &mut self.observed.datapath;
-        let before = picture.links.insert(name.clone(), link.clone());
-        if let Some(before) = &before
-            && before.kind.is_some()
-            && link.kind.is_none()
-        {
-            picture.links.entry(name.clone()).and_modify(|link| link.kind.clone_from(&before.kind));
-        }
+        let before = picture.links.get(name).cloned();
+        let known = before.clone().unwrap_or_default();
+        // What a message leaves out stays as it was.
+        let link = Link {
+            kind: link.kind.or(known.kind),
+            master: link.master.or(known.master),
+            up: link.up.or(known.up),
+            mtu: link.mtu.or(known.mtu),
+            mac: link.mac.or(known.mac),
+            alias: link.alias.or(known.alias),
+        };
+        picture.links.insert(name.clone(), link.clone());
         let same = before.as_ref().is_some_and(|b| b.master == link.master && b.up == link.up && b.alias == link.alias);
         if same {
             return None;
@@ -284,11 +289,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let view = self.view();
         let here = |port: &&crate::intent::Port| {
             let network = view.intent.network(port.network);
-            let on = network.and_then(|network| match network.segment.physical_network() {
-                None => network.bridge.as_ref(),
-                Some(name) => view.host.physical_networks.get(name).map(|physical| physical.bridge()),
-            });
-            on == Some(bridge) && !self.taps.contains_key(&port.id)
+            network.and_then(|network| view.bridge_of(network)) == Some(bridge) && !self.taps.contains_key(&port.id)
         };
         let mut waiting = view.intent.ports_with_tail([a, b, c, d, e]).filter(here);
         let first = waiting.next()?;
@@ -445,10 +446,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     fn offers(&self) -> Vec<PublishedNetwork> {
         let view = self.view();
         let offer = |network: &crate::intent::Network| {
-            let bridge = match network.segment.physical_network() {
-                None => network.bridge.clone()?,
-                Some(name) => view.host.physical_networks.get(name)?.bridge().clone(),
-            };
+            let bridge = view.bridge_of(network)?.clone();
             Some(PublishedNetwork { uuid: network.id.0, name: network.name.to_string(), bridge })
         };
         view.intent.networks().filter_map(offer).collect()

@@ -4,7 +4,7 @@ use super::{Engine, Outlets};
 use crate::{
     backend::{Driver, Store},
     libvirt::domain_xml::{Domain, NetworkPort, Nic, NicSource},
-    planner::{Input, Subject, plan},
+    planner::{Input, Problem, Subject, plan},
     server::hook::{HookCall, HookEvent},
 };
 impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
@@ -39,7 +39,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             observed: &self.observed,
             previous: &self.previous,
         };
-        let problems = plan(input).problems;
+        let problems: Vec<Problem> =
+            plan(input).problems.into_iter().chain(self.plan_problems.iter().cloned()).collect();
         for claim in &claimed {
             let Some(network) = view.intent.port(claim.port).and_then(|port| view.intent.network(port.network)) else {
                 continue;

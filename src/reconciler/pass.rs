@@ -122,9 +122,15 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         }
     }
 
+    /// Whom a link's failure concerns: the port of a tap, or the network of a bridge.
     fn subject_of(&self, link: &IfName) -> Subject {
-        let port = self.taps.iter().find(|(_, tap)| *tap == link);
-        port.map_or(Subject::Host, |(port, _)| Subject::Port(*port))
+        if let Some((port, _)) = self.taps.iter().find(|(_, tap)| *tap == link) {
+            return Subject::Port(*port);
+        }
+        let view = self.view();
+        let mut networks = view.intent.networks();
+        let network = networks.find(|network| view.bridge_of(network) == Some(link));
+        network.map_or(Subject::Host, |network| Subject::Network(network.id))
     }
 
     /// A port is verified when nothing is left to change about it.

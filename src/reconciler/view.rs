@@ -1,7 +1,7 @@
 use crate::{
     backend::LeaseRecord,
     datapath::Capabilities,
-    intent::{HostConfig, Intent, NetworkId, PortId},
+    intent::{HostConfig, Intent, Network, NetworkId, PortId},
     net::IfName,
     planner::{Problem, Subject},
 };
@@ -74,6 +74,14 @@ pub enum Health {
 }
 
 impl View {
+    /// The bridge that a network's ports are on.
+    pub fn bridge_of<'a>(&'a self, network: &'a Network) -> Option<&'a IfName> {
+        match network.segment.physical_network() {
+            None => network.bridge.as_ref(),
+            Some(name) => self.host.physical_networks.get(name).map(|physical| physical.bridge()),
+        }
+    }
+
     pub fn problems_of(&self, subject: Subject) -> impl Iterator<Item = &Problem> {
         self.problems.iter().filter(move |problem| problem.subject == subject)
     }

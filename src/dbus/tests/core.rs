@@ -79,6 +79,7 @@ impl Core {
                 drop(reply.send(self.change(|_, _| Ok((Change::DeletePort(id), (), Notice::PortRemoved(id))))))
             }
             Command::Plan(reply) => drop(reply.send(Ok(vec!["+ bridge vmf-blue".into()]))),
+            Command::Ping(reply) | Command::Stop(reply) => drop(reply.send(Ok(()))),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::{
     net::{IfName, VlanId},
 };
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::{RouteNetlinkMessage, link::LinkMessage};
 use nix::net::if_::if_nametoindex;
 use std::io;
 
@@ -36,7 +37,9 @@ impl Worker {
                         _ => None,
                     })
                     .collect();
-                vlans.chunks(VLANS_PER_MESSAGE).try_for_each(|vlans| self.change_vlans(libc::RTM_SETLINK, link, vlans))
+                vlans
+                    .chunks(VLANS_PER_MESSAGE)
+                    .try_for_each(|vlans| self.change_vlans(RouteNetlinkMessage::SetLink, link, vlans))
             }
             [first, ..] if first.is_nft() => {
                 self.learn(group)?;
@@ -51,19 +54,22 @@ impl Worker {
         match change {
             Change::CreateLink { name, link } => self.create_link(name, link),
             Change::SetLink { name, change } => self.set_link(name, change),
-            Change::DeleteLink { name } => {
-                self.netlink.change(libc::RTM_DELLINK, 0, &encode::link(name)).map_err(|error| on_link(name, error))
-            }
+            Change::DeleteLink { name } => self
+                .netlink
+                .change(0, RouteNetlinkMessage::DelLink(encode::link(name)))
+                .map_err(|error| on_link(name, error)),
             Change::DeleteVlan { link, vid } => {
-                self.change_vlans(libc::RTM_DELLINK, link, &[(*vid, VlanEntry::Tagged)])
+                self.change_vlans(RouteNetlinkMessage::DelLink, link, &[(*vid, VlanEntry::Tagged)])
             }
             Change::AddAddress { link, address } => {
                 let message = encode::address(index_of(link)?, address);
-                let outcome = self.netlink.change(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &message);
+                let outcome =
+                    self.netlink.change(NLM_F_CREATE | NLM_F_REPLACE, RouteNetlinkMessage::NewAddress(message));
                 outcome.map_err(|error| on_link(link, error))
             }
             Change::DeleteAddress { link, address } => {
-                match self.netlink.change(libc::RTM_DELADDR, 0, &encode::address(index_of(link)?, address)) {
+                match self.netlink.change(0, RouteNetlinkMessage::DelAddress(encode::address(index_of(link)?, address)))
+                {
                     Err(error) if error.errno() == Some(libc::EADDRNOTAVAIL) => Ok(()),
                     outcome => outcome.map_err(|error| on_link(link, error)),
                 }
@@ -91,10 +97,10 @@ impl Worker {
                 )));
             }
         };
-        let created = self.netlink.change(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &message);
+        let created = self.netlink.change(NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(message));
         created.map_err(|error| self.not_created(name, link, error))?;
         self.finish(name, link).inspect_err(|_| {
-            if let Err(error) = self.netlink.change(libc::RTM_DELLINK, 0, &encode::link(name)) {
+            if let Err(error) = self.netlink.change(0, RouteNetlinkMessage::DelLink(encode::link(name))) {
                 tracing::warn!(link = %name, ?error, "a link that is not wholly made cannot be removed");
             }
         })
@@ -144,9 +150,12 @@ impl Worker {
             ..change.clone()
         };
         // Only RTM_NEWLINK takes a bridge's own settings; without NLM_F_CREATE it makes nothing.
-        let kind = if encode::changes_bridge(change) { libc::RTM_NEWLINK } else { libc::RTM_SETLINK };
         let message = encode::set_link(name, change, master);
-        self.netlink.change(kind, 0, &message).map_err(|error| on_link(name, error))?;
+        let message = match encode::changes_bridge(change) {
+            true => RouteNetlinkMessage::NewLink(message),
+            false => RouteNetlinkMessage::SetLink(message),
+        };
+        self.netlink.change(0, message).map_err(|error| on_link(name, error))?;
         self.check_bridge(name, change.vlan_filtering, change.default_pvid)
     }
 
@@ -176,17 +185,22 @@ impl Worker {
         Ok(())
     }
 
-    fn change_vlans(&mut self, kind: u16, link: &IfName, vlans: &[(VlanId, VlanEntry)]) -> Result<(), DriverError> {
+    fn change_vlans(
+        &mut self,
+        wrap: fn(LinkMessage) -> RouteNetlinkMessage,
+        link: &IfName,
+        vlans: &[(VlanId, VlanEntry)],
+    ) -> Result<(), DriverError> {
         let index = index_of(link)?;
         // A port takes them through its bridge. What has no bridge above it may be one itself.
-        match self.netlink.change(kind, 0, &encode::vlans(index, false, vlans)) {
+        match self.netlink.change(0, wrap(encode::vlans(index, false, vlans))) {
             Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => {}
             outcome => return outcome.map_err(|error| on_link(link, error)),
         }
         if !self.capabilities.bridge_vlan_filtering {
             return Err(DriverError::Netlink(NO_VLAN_FILTERING.into()));
         }
-        match self.netlink.change(kind, 0, &encode::vlans(index, true, vlans)) {
+        match self.netlink.change(0, wrap(encode::vlans(index, true, vlans))) {
             Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => Err(Mismatch::NotAPort(link.clone()).into()),
             outcome => outcome.map_err(|error| on_link(link, error)),
         }

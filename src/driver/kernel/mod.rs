@@ -4,6 +4,7 @@
 //! the network namespace that it was made in.
 
 mod apply;
+mod changer;
 mod decode;
 mod encode;
 mod namespace;

@@ -1,21 +1,24 @@
-//! Requests to rtnetlink, one after another on one blocking socket; the kernel answers within the call.
+//! What the kernel has, asked one question after another on one blocking socket, and read leniently: a link of a kind
+//! that this program does not know must not hide the others. Changes go through rtnetlink.
 
+use super::changer::Changer;
 use crate::backend::DriverError;
 use netlink_packet_core::{
     Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
     NlasIterator,
 };
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sys::socket::{MsgFlags, recv};
 use std::{io, os::fd::AsRawFd};
 
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 /// What the kernel puts in one datagram at most, with room to spare (`netlink_dump`: 32 KiB).
 const DATAGRAM: usize = 256 * 1024;
 /// `NLM_F_ACK_TLVS`: attributes follow the error.
 const ACK_TLVS: u16 = 0x200;
 /// `NLMSGERR_ATTR_MSG`: the kernel's own words.
-const ATTR_MSG: u16 = 1;
+pub(super) const ATTR_MSG: u16 = 1;
 /// How often a dump that raced with a change is done anew.
 const RETRIES: usize = 16;
 
@@ -68,6 +71,8 @@ pub(super) struct Netlink {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
+    /// Opened by the first change.
+    changer: Option<Changer>,
 }
 
 impl Netlink {
@@ -84,12 +89,16 @@ impl Netlink {
             Ok(socket)
         };
         let socket = open().map_err(Error::Socket)?;
-        Ok(Self { socket, sequence: 0, buffer: vec![0; DATAGRAM] })
+        Ok(Self { socket, sequence: 0, buffer: vec![0; DATAGRAM], changer: None })
     }
 
     /// A change: waits for the acknowledgement.
-    pub fn change(&mut self, kind: u16, flags: u16, message: &impl Emitable) -> Result<(), Error> {
-        self.exchange(kind, flags, &bytes(message), &mut |_| {})
+    pub fn change(&mut self, flags: u16, message: RouteNetlinkMessage) -> Result<(), Error> {
+        let changer = match &mut self.changer {
+            Some(changer) => changer,
+            closed => closed.insert(Changer::open().map_err(Error::Socket)?),
+        };
+        changer.change(flags, message)
     }
 
     /// One object, handed to `each`.

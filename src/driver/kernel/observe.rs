@@ -12,6 +12,7 @@ use crate::{
     net::{IfName, VlanId},
 };
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
 use std::collections::{BTreeSet, HashMap};
 
 impl Worker {
@@ -144,7 +145,7 @@ pub(super) fn has_bridge_vlan_filtering(netlink: &mut Netlink) -> Result<bool, D
     let Ok(name) = IfName::new("probe") else { return Ok(false) };
     let settings = BridgeSettings { vlan_filtering: true, default_pvid: Some(0) };
     let bridge = encode::create_bridge(&name, settings, None, None);
-    match netlink.change(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &bridge) {
+    match netlink.change(NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(bridge)) {
         Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => return Ok(false),
         outcome => outcome?,
     }
