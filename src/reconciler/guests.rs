@@ -443,6 +443,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         self.publish();
     }
 
+    pub(super) fn has_unpublished(&self) -> bool {
+        self.offers().iter().any(|offer| !self.published.contains(&offer.uuid))
+    }
+
     fn offers(&self) -> Vec<PublishedNetwork> {
         let view = self.view();
         let offer = |network: &crate::intent::Network| {
