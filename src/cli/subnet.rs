@@ -42,6 +42,12 @@ pub enum SubnetCommand {
     },
 }
 
+impl SubnetCommand {
+    pub fn mutates(&self) -> bool {
+        !matches!(self, Self::List { .. } | Self::Show { .. })
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Create {
     /// Name or id of the network
