@@ -8,8 +8,8 @@ use crate::{
     datapath::{Change as KernelChange, Family, Link},
     diff::{Scope, diff},
     intent::{
-        Bridging, Change, NetworkId, NicRequest, NicSource, PortId, Resolution, ResolveError, SubnetId, changes_for,
-        resolve,
+        Bridging, Change, Device, NetworkId, NicRequest, NicSource, PortId, Resolution, ResolveError, SubnetId,
+        changes_for, resolve,
     },
     libvirt::{
         DomainState, LibvirtEvent,
@@ -68,7 +68,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let mut taps = BTreeMap::new();
         for claim in claimed {
             let Some(tap) = &claim.tap else { continue };
-            self.attach(claim.port, tap.clone(), Some(claim.nic.domain));
+            self.attach(claim.port, tap.clone(), Some(claim.nic.guest()));
             taps.insert(tap.clone(), claim.port);
         }
         self.bring_up_taps(&taps).await
@@ -141,7 +141,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 
     /// Notes that a port's guest runs with this tap.
-    pub(super) fn attach(&mut self, port: PortId, tap: IfName, domain: Option<Uuid>) {
+    pub(super) fn attach(&mut self, port: PortId, tap: IfName, guest: Option<Device>) {
         let old = self.taps.insert(port, tap.clone());
         // A tap serves one port: it may have served another before its guest was redefined.
         let others: Vec<PortId> =
@@ -152,9 +152,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         }
         let mut view = self.view_mut();
         let known = view.attachments.get(&port).filter(|known| known.tap == tap).cloned();
-        let domain = domain.or(known.as_ref().and_then(|known| known.domain));
+        let guest = guest.or(known.as_ref().and_then(|known| known.guest.clone()));
         let verified = known.is_some_and(|known| known.verified);
-        view.attachments.insert(port, Attachment { tap, domain, verified });
+        view.attachments.insert(port, Attachment { tap, guest, verified });
         let network = view.intent.port(port).map(|port| port.network);
         drop(view);
         self.touched.extend(network);
@@ -378,7 +378,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         for claim in placed {
             let mut view = self.view_mut();
             if let Some(attachment) = view.attachments.get_mut(&claim.port) {
-                attachment.domain = Some(claim.nic.domain);
+                attachment.guest = Some(claim.nic.guest());
             }
         }
         for claim in fresh {
