@@ -169,7 +169,7 @@ async fn serve_with(
     let follower = tokio::spawn(follow(Arc::clone(&context), bus.clone(), notices));
     let lost = fdo::DBusProxy::new(&bus).await?.receive_name_lost().await?;
     let service = Service { bus, lost, follower };
-    match service.bus.request_name_with_flags(BUS_NAME, RequestNameFlags::DO_NOT_QUEUE.into()).await {
+    match service.bus.request_name_with_flags(BUS_NAME, RequestNameFlags::DO_NOT_QUEUE).await {
         Ok(RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner) => Ok(service),
         Ok(RequestNameReply::Exists | RequestNameReply::InQueue) | Err(zbus::Error::NameTaken) => {
             Err(DbusError::NameTaken)
