@@ -81,7 +81,7 @@ start_vmfabricd() {
   tail -n 20 "$RIG_LOGS/vmfabricd.log" >&2
   return 1
 }
-vmfabricd_answers() { vmfabric status; }
+vmfabricd_answers() { vmfabric network list; } # `status` also fails where something is wrong
 
 # stop_vmfabricd [SIGNAL]: TERM (default) or KILL; returns when the process is gone
 stop_vmfabricd() {
