@@ -13,6 +13,7 @@ mod services;
 mod view;
 
 pub use crate::planner::{Problem, Subject};
+pub(crate) use engine::previous_of;
 pub use engine::{Engine, Inputs, StartError};
 pub use guests::source_of;
 pub use handle::{Command, CommandError, Handle, Notice, Reply};
