@@ -1,9 +1,11 @@
 //! The composition root: configuration, wiring, readiness, reload and shutdown.
 
+mod clean_up;
 mod config;
 mod log;
 mod outlets;
 
+pub use clean_up::clean_up;
 pub use config::{Config, ConfigError};
 pub use log::Log;
 pub use outlets::{Services, StoredLeases};
@@ -76,6 +78,8 @@ pub enum DaemonError {
     Io { what: String, source: io::Error },
     #[error("the main loop ended by itself; see the messages before this one")]
     LoopEnded,
+    #[error("not all is cleaned up: {0}")]
+    LeftBehind(String),
 }
 
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {

@@ -335,7 +335,8 @@ fn is_fresh(loaded: &Loaded) -> bool {
     loaded.networks.is_empty() && !loaded.memos.iter().any(|(key, _)| key == super::bootstrap::MADE)
 }
 
-fn previous_of(loaded: &Loaded) -> BTreeMap<Sysctl, String> {
+/// What kernel parameters of others' links were before they were set, as the store remembers it.
+pub(crate) fn previous_of(loaded: &Loaded) -> BTreeMap<Sysctl, String> {
     let parse = |(key, value): &(String, String)| {
         let link = key.strip_prefix("sysctl:net/ipv4/conf/")?.strip_suffix("/forwarding")?;
         Some((Sysctl::Ipv4Forwarding(IfName::new(link).ok()?), value.clone()))
