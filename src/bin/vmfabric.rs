@@ -1,1 +1,5 @@
-fn main() {}
+//! The command line; see `vmfabric --help`.
+
+fn main() -> std::process::ExitCode {
+    vmfabric::cli::main()
+}

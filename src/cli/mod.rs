@@ -1,1 +1,123 @@
-//! cli.
+//! `vmfabric`, the command line: one more client of the daemon's D-Bus interface.
+//!
+//! `--json` prints one document (for `watch`, one a line) in a form that only grows within a major version: what is
+//! absent is `null`, a list is an array. The structures that say "the JSON form of" are its description.
+
+mod agent;
+mod client;
+mod domain;
+mod error;
+mod field;
+mod lease;
+mod log_level;
+mod network;
+mod output;
+mod plan;
+mod port;
+mod status;
+mod subnet;
+#[cfg(test)]
+mod tests;
+mod time;
+mod watch;
+
+pub use error::CliError;
+pub use output::Output;
+
+use clap::{Parser, Subcommand};
+use client::Client;
+use std::process::ExitCode;
+
+/// Networks for the virtual machines of this host
+#[derive(Debug, Parser)]
+#[command(name = "vmfabric", version, after_help = error::EXIT_CODES, max_term_width = 100)]
+pub struct Arguments {
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show how vmfabricd, libvirt and the kernel are, and what is wrong
+    Status,
+    /// Networks: isolated layer-2 domains
+    #[command(subcommand, visible_alias = "net")]
+    Network(network::NetworkCommand),
+    /// Subnets: blocks of addresses on networks
+    #[command(subcommand)]
+    Subnet(subnet::SubnetCommand),
+    /// Ports: the guests' places on networks
+    #[command(subcommand)]
+    Port(port::PortCommand),
+    /// DHCP leases
+    #[command(subcommand)]
+    Lease(lease::LeaseCommand),
+    /// Show what vmfabricd would change on this host now, without changing it
+    Plan,
+    /// Print changes as they come, until interrupted
+    Watch,
+    /// Show or set what vmfabricd logs: error, warn, info, debug or trace
+    LogLevel { level: Option<String> },
+}
+
+impl Command {
+    /// Whether polkit has a say in it.
+    fn mutates(&self) -> bool {
+        match self {
+            Command::Network(command) => command.mutates(),
+            Command::Subnet(command) => command.mutates(),
+            Command::Port(command) => command.mutates(),
+            Command::LogLevel { level } => level.is_some(),
+            Command::Status | Command::Lease(_) | Command::Plan | Command::Watch => false,
+        }
+    }
+}
+
+/// The command's whole life.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut out = Output::stdout(arguments.json);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("vmfabric: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let _agent = if arguments.command.mutates() { agent::Agent::start() } else { None };
+    let result = runtime.block_on(async { run(arguments, &Client::connect().await?, &mut out).await });
+    result.unwrap_or_else(|error| {
+        let code = error.exit_code();
+        if code != ExitCode::SUCCESS {
+            eprintln!("vmfabric: {}", output::printable_lines(&error.to_string()));
+        }
+        code
+    })
+}
+
+async fn run(arguments: Arguments, client: &Client, out: &mut Output) -> Result<ExitCode, CliError> {
+    match arguments.command {
+        Command::Status => return status::run(client, out).await,
+        Command::Plan => return plan::run(client, out).await,
+        Command::Network(command) => network::run(command, client, out).await?,
+        Command::Subnet(command) => subnet::run(command, client, out).await?,
+        Command::Port(command) => port::run(command, client, out).await?,
+        Command::Lease(command) => lease::run(command, client, out).await?,
+        Command::Watch => watch::run(client, out).await?,
+        Command::LogLevel { level } => log_level::run(level, client, out).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// D-Bus's empty text as absent.
+fn opt(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// As much of an id as tables show; commands take it too.
+fn short(id: &str) -> String {
+    id.chars().take(8).collect()
+}

@@ -24,6 +24,14 @@ impl Kind {
         }
     }
 
+    pub fn interface(self) -> &'static str {
+        match self {
+            Kind::Network => "org.vmfabric1.Network",
+            Kind::Subnet => "org.vmfabric1.Subnet",
+            Kind::Port => "org.vmfabric1.Port",
+        }
+    }
+
     pub fn path(self, id: Uuid) -> OwnedObjectPath {
         let path = format!("{ROOT}/{}/{}", self.as_str(), id.simple());
         ObjectPath::try_from(path).expect("letters, digits and slashes are an object path").into()

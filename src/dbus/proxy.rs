@@ -43,13 +43,8 @@ pub struct ResourceProxy<'a>(zbus::Proxy<'a>);
 
 impl<'a> ResourceProxy<'a> {
     pub async fn new(bus: &zbus::Connection, kind: super::Kind, path: OwnedObjectPath) -> Result<Self, Error> {
-        let interface = match kind {
-            super::Kind::Network => "org.vmfabric1.Network",
-            super::Kind::Subnet => "org.vmfabric1.Subnet",
-            super::Kind::Port => "org.vmfabric1.Port",
-        };
         let builder: zbus::proxy::Builder<'_, zbus::Proxy<'a>> = zbus::proxy::Builder::new(bus);
-        let builder = builder.destination(super::BUS_NAME).path(path).interface(interface);
+        let builder = builder.destination(super::BUS_NAME).path(path).interface(kind.interface());
         Ok(Self(builder.cache_properties(zbus::proxy::CacheProperties::No).build().await?))
     }
 

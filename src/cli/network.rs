@@ -1,0 +1,194 @@
+use super::{
+    CliError, Output,
+    client::{Client, Inventory},
+    field::{self, Fields, Form, Key, put},
+    opt, short,
+};
+use crate::{
+    dbus::{Kind, NetworkInfo, SubnetInfo, parse_path},
+    intent::ResourceName,
+    net::{DomainName, VlanId},
+};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+#[derive(Debug, Subcommand)]
+pub enum NetworkCommand {
+    /// Make a network: local to this host, or on a physical network, flat or with a VLAN
+    Create(Create),
+    /// List networks
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show all of a network, with its problems
+    Show { name: String },
+    /// Change fields: mtu=1450 domain=lab.internal; KEY= takes the default back
+    ///
+    /// Fields: name, physical, vlan, mtu, domain.
+    Set {
+        name: String,
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        fields: Vec<String>,
+    },
+    /// Delete networks with their subnets and ports
+    #[command(visible_alias = "rm")]
+    Delete {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+impl NetworkCommand {
+    pub fn mutates(&self) -> bool {
+        !matches!(self, Self::List | Self::Show { .. })
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    name: ResourceName,
+    /// Physical network of vmfabricd.toml that carries it
+    #[arg(long, value_name = "NAME")]
+    physical: Option<ResourceName>,
+    /// VLAN ID on the physical network; without it the network is flat (untagged)
+    #[arg(long, value_name = "VID", requires = "physical")]
+    vlan: Option<VlanId>,
+    /// What guests are told, bytes [default: 1500]
+    #[arg(long, value_name = "BYTES")]
+    mtu: Option<u16>,
+    /// Where guests' names live [default: NAME.internal]
+    #[arg(long)]
+    domain: Option<DomainName>,
+}
+
+const KEYS: &[Key] = &[
+    Key { names: &["name"], field: "name", form: Form::Text },
+    Key { names: &["physical", "physical_network"], field: "physical_network", form: Form::Text },
+    Key { names: &["vlan"], field: "vlan", form: Form::Number },
+    Key { names: &["mtu"], field: "mtu", form: Form::Number },
+    Key { names: &["domain", "dns_domain"], field: "dns_domain", form: Form::Text },
+];
+
+/// The JSON form of a network.
+#[derive(Debug, Serialize)]
+struct Network<'a> {
+    id: &'a str,
+    name: &'a str,
+    /// `local`, `flat` or `vlan`.
+    segment: &'a str,
+    physical_network: Option<&'a str>,
+    vlan: Option<u16>,
+    bridge: Option<&'a str>,
+    mtu: u16,
+    dns_domain: &'a str,
+    subnets: Vec<SubnetSummary<'a>>,
+    /// How many there are.
+    ports: usize,
+    /// `active` or `error`.
+    status: &'a str,
+    problems: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct SubnetSummary<'a> {
+    id: &'a str,
+    name: &'a str,
+    cidr: &'a str,
+}
+
+pub async fn run(command: NetworkCommand, client: &Client, out: &mut Output) -> Result<(), CliError> {
+    match command {
+        NetworkCommand::Create(create) => {
+            let path = client.manager.create_network(&create.fields()).await.map_err(CliError::of)?;
+            show(client, &path, out).await
+        }
+        NetworkCommand::List => {
+            let inventory = client.inventory().await?;
+            let mut networks: Vec<_> = inventory.networks.values().map(|n| describe(n, &inventory)).collect();
+            networks.sort_by_key(|network| network.name);
+            out.table(&networks, &["name", "id", "segment", "bridge", "subnets", "ports", "status"], |network| {
+                vec![
+                    network.name.to_owned(),
+                    short(network.id),
+                    network.carried(),
+                    network.bridge.unwrap_or_default().to_owned(),
+                    network.subnets.iter().map(|subnet| subnet.cidr).collect::<Vec<_>>().join(", "),
+                    network.ports.to_string(),
+                    network.status.to_owned(),
+                ]
+            })
+        }
+        NetworkCommand::Show { name } => {
+            let path = client.find(Kind::Network, &name).await?;
+            show(client, &path, out).await
+        }
+        NetworkCommand::Set { name, fields } => {
+            client.update(Kind::Network, &name, &field::parse(KEYS, &fields)?).await
+        }
+        NetworkCommand::Delete { names } => client.delete(Kind::Network, &names).await,
+    }
+}
+
+impl Create {
+    fn fields(&self) -> Fields {
+        let mut fields = Fields::from([("name", self.name.to_string().into())]);
+        put(&mut fields, "physical_network", self.physical.as_ref());
+        put(&mut fields, "dns_domain", self.domain.as_ref());
+        fields.extend(self.vlan.map(|vid| ("vlan", vid.get().into())));
+        fields.extend(self.mtu.map(|mtu| ("mtu", mtu.into())));
+        fields
+    }
+}
+
+impl Network<'_> {
+    /// The segment in words.
+    fn carried(&self) -> String {
+        match (self.physical_network, self.vlan) {
+            (Some(physical), Some(vid)) => format!("VLAN {vid} on {physical}"),
+            (Some(physical), None) => format!("{} on {physical}", self.segment),
+            (None, _) => self.segment.to_owned(),
+        }
+    }
+}
+
+fn describe<'a>(network: &'a NetworkInfo, inventory: &'a Inventory) -> Network<'a> {
+    let id = network.id.parse().unwrap_or_default();
+    let path = Kind::Network.path(id);
+    let subnets = network.subnets.iter().filter_map(|path| inventory.subnets.get(&parse_path(path)?.1));
+    let summary = |subnet: &'a SubnetInfo| SubnetSummary { id: &subnet.id, name: &subnet.name, cidr: &subnet.cidr };
+    Network {
+        id: &network.id,
+        name: &network.name,
+        segment: &network.segment,
+        physical_network: opt(&network.physical_network),
+        vlan: Some(network.vlan).filter(|vid| *vid != 0),
+        bridge: opt(&network.bridge),
+        mtu: network.mtu,
+        dns_domain: &network.dns_domain,
+        subnets: subnets.map(summary).collect(),
+        ports: inventory.ports.values().filter(|port| port.network == path).count(),
+        status: &network.status,
+        problems: &network.problems,
+    }
+}
+
+async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliError> {
+    let inventory = client.inventory().await?;
+    let info = parse_path(path).and_then(|(_, id)| inventory.networks.get(&id));
+    let network = describe(info.ok_or_else(|| CliError::NotFound("it is there no more".into()))?, &inventory);
+    if out.json {
+        return out.document(&network);
+    }
+    let subnets: Vec<_> = network.subnets.iter().map(|subnet| format!("{} ({})", subnet.name, subnet.cidr)).collect();
+    out.fields(&[
+        ("name", network.name.to_owned()),
+        ("id", network.id.to_owned()),
+        ("segment", network.carried()),
+        ("bridge", network.bridge.unwrap_or_default().to_owned()),
+        ("mtu", network.mtu.to_string()),
+        ("domain", network.dns_domain.to_owned()),
+        ("subnets", subnets.join("\n")),
+        ("ports", network.ports.to_string()),
+        ("status", network.status.to_owned()),
+        ("problems", network.problems.join("\n")),
+    ])
+}

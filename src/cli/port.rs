@@ -1,0 +1,239 @@
+use super::{
+    CliError, Output,
+    client::{Client, Inventory},
+    domain,
+    field::{self, Fields, Form, Key, put, put_all},
+    opt, short,
+};
+use crate::{
+    dbus::{Kind, PortInfo, parse_path},
+    intent::ResourceName,
+    net::{DnsLabel, MacAddr, VlanId},
+};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use std::net::IpAddr;
+
+#[derive(Debug, Subcommand)]
+pub enum PortCommand {
+    /// Make a port on a network, before a guest needs it
+    Create(Create),
+    /// List ports
+    #[command(visible_alias = "ls")]
+    List {
+        /// Of this network only
+        network: Option<String>,
+    },
+    /// Show all of a port, with its problems
+    Show {
+        /// Name, id or MAC address
+        name: String,
+    },
+    /// Change fields: address=10.0.0.9 dns-name=web; KEY= takes the default back
+    ///
+    /// Fields: name, mac, address, trunk, only-tagged, dns-name, device. Several values of one field are separated by
+    /// commas.
+    Set {
+        /// Name, id or MAC address
+        name: String,
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        fields: Vec<String>,
+    },
+    /// Delete ports
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Names, ids or MAC addresses
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+impl PortCommand {
+    pub fn mutates(&self) -> bool {
+        !matches!(self, Self::List { .. } | Self::Show { .. })
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    /// Name or id of the network
+    network: String,
+    #[arg(long)]
+    name: Option<ResourceName>,
+    /// MAC address of the guest's NIC [default: one of vmfabric's own]
+    #[arg(long)]
+    mac: Option<MacAddr>,
+    /// IP address; may be repeated [default: a free one]
+    #[arg(long = "address", value_name = "ADDRESS")]
+    addresses: Vec<IpAddr>,
+    /// VLANs that the guest sees tagged, 10,20 say
+    #[arg(long, value_name = "VIDS", value_delimiter = ',')]
+    trunk: Vec<VlanId>,
+    /// Drop untagged frames of a trunk
+    #[arg(long, requires = "trunk")]
+    only_tagged: bool,
+    /// Name in the network's DNS
+    #[arg(long, value_name = "LABEL")]
+    dns_name: Option<DnsLabel>,
+    /// The guest that it is for
+    #[arg(long, value_name = "UUID|NAME")]
+    device: Option<String>,
+}
+
+const KEYS: &[Key] = &[
+    Key { names: &["name"], field: "name", form: Form::Text },
+    Key { names: &["mac"], field: "mac", form: Form::Text },
+    Key { names: &["address", "addresses"], field: "addresses", form: Form::Texts },
+    Key { names: &["trunk", "trunk_vlans"], field: "trunk_vlans", form: Form::Numbers },
+    Key { names: &["only-tagged", "trunk_only_tagged"], field: "trunk_only_tagged", form: Form::Flag },
+    Key { names: &["dns-name", "dns_name"], field: "dns_name", form: Form::Text },
+    Key { names: &["device"], field: "device", form: Form::Domain },
+];
+
+/// The JSON form of a port.
+#[derive(Debug, Serialize)]
+struct Port<'a> {
+    id: &'a str,
+    name: Option<&'a str>,
+    network: String,
+    network_id: Option<String>,
+    mac: &'a str,
+    addresses: &'a [String],
+    /// Empty: an access port.
+    trunk_vlans: &'a [u16],
+    trunk_only_tagged: bool,
+    dns_name: Option<&'a str>,
+    /// UUID and name of the guest that it is for.
+    device: Option<&'a str>,
+    device_name: Option<&'a str>,
+    /// `admin` or `guest`.
+    origin: &'a str,
+    /// `down`, `build`, `active` or `error`.
+    status: &'a str,
+    /// The running guest's interface on the host, and its UUID.
+    tap: Option<&'a str>,
+    domain: Option<&'a str>,
+    problems: &'a [String],
+}
+
+pub async fn run(command: PortCommand, client: &Client, out: &mut Output) -> Result<(), CliError> {
+    match command {
+        PortCommand::Create(create) => {
+            let path = client.manager.create_port(&create.fields()?).await.map_err(CliError::of)?;
+            show(client, &path, out).await
+        }
+        PortCommand::List { network } => {
+            let only = match network {
+                Some(network) => Some(client.find(Kind::Network, &network).await?),
+                None => None,
+            };
+            let inventory = client.inventory().await?;
+            let wanted = |port: &&PortInfo| only.as_ref().is_none_or(|only| *only == port.network);
+            let mut ports: Vec<_> =
+                inventory.ports.values().filter(wanted).map(|port| describe(port, &inventory)).collect();
+            ports.sort_by(|a, b| (&a.network, a.name, a.mac).cmp(&(&b.network, b.name, b.mac)));
+            out.table(&ports, &["name", "id", "network", "mac", "addresses", "guest", "tap", "status"], |port| {
+                vec![
+                    port.name.unwrap_or_default().to_owned(),
+                    short(port.id),
+                    port.network.clone(),
+                    port.mac.to_owned(),
+                    port.addresses.join(", "),
+                    port.guest(),
+                    port.tap.unwrap_or_default().to_owned(),
+                    port.status.to_owned(),
+                ]
+            })
+        }
+        PortCommand::Show { name } => {
+            let path = client.find(Kind::Port, &name).await?;
+            show(client, &path, out).await
+        }
+        PortCommand::Set { name, fields } => client.update(Kind::Port, &name, &field::parse(KEYS, &fields)?).await,
+        PortCommand::Delete { names } => client.delete(Kind::Port, &names).await,
+    }
+}
+
+impl Create {
+    fn fields(&self) -> Result<Fields, CliError> {
+        let mut fields = Fields::from([("network", self.network.clone().into())]);
+        put(&mut fields, "name", self.name.as_ref());
+        put(&mut fields, "mac", self.mac);
+        put(&mut fields, "dns_name", self.dns_name.as_ref());
+        put_all(&mut fields, "addresses", &self.addresses);
+        if !self.trunk.is_empty() {
+            fields.insert("trunk_vlans", self.trunk.iter().map(|vid| vid.get()).collect::<Vec<_>>().into());
+            fields.insert("trunk_only_tagged", self.only_tagged.into());
+        }
+        if let Some(device) = &self.device {
+            fields.insert("device", domain::uuid_of(device)?.to_string().into());
+        }
+        Ok(fields)
+    }
+}
+
+impl Port<'_> {
+    /// The guest that it is for, or that has it.
+    fn guest(&self) -> String {
+        let uuid = self.domain.or(self.device).map(short);
+        self.device_name.map(str::to_owned).or(uuid).unwrap_or_default()
+    }
+
+    fn kind(&self) -> String {
+        if self.trunk_vlans.is_empty() {
+            return "access".to_owned();
+        }
+        let vids: Vec<_> = self.trunk_vlans.iter().map(ToString::to_string).collect();
+        let untagged = if self.trunk_only_tagged { "dropped" } else { "the network's" };
+        format!("trunk of {}; untagged frames are {untagged}", vids.join(", "))
+    }
+}
+
+fn describe<'a>(port: &'a PortInfo, inventory: &Inventory) -> Port<'a> {
+    Port {
+        id: &port.id,
+        name: opt(&port.name),
+        network: inventory.network_name(&port.network),
+        network_id: parse_path(&port.network).map(|(_, id)| id.to_string()),
+        mac: &port.mac,
+        addresses: &port.addresses,
+        trunk_vlans: &port.trunk_vlans,
+        trunk_only_tagged: port.trunk_only_tagged,
+        dns_name: opt(&port.dns_name),
+        device: opt(&port.device),
+        device_name: opt(&port.device_name),
+        origin: &port.origin,
+        status: &port.status,
+        tap: opt(&port.tap),
+        domain: opt(&port.domain),
+        problems: &port.problems,
+    }
+}
+
+async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliError> {
+    let inventory = client.inventory().await?;
+    let info = parse_path(path).and_then(|(_, id)| inventory.ports.get(&id));
+    let port = describe(info.ok_or_else(|| CliError::NotFound("it is there no more".into()))?, &inventory);
+    if out.json {
+        return out.document(&port);
+    }
+    let made_by = match port.origin {
+        "guest" => "a guest's NIC; goes when the guest is undefined",
+        _ => "an administrator",
+    };
+    out.fields(&[
+        ("name", port.name.unwrap_or_default().to_owned()),
+        ("id", port.id.to_owned()),
+        ("network", port.network.clone()),
+        ("mac", port.mac.to_owned()),
+        ("addresses", port.addresses.join("\n")),
+        ("kind", port.kind()),
+        ("dns name", port.dns_name.unwrap_or_default().to_owned()),
+        ("for guest", [port.device_name, port.device].into_iter().flatten().collect::<Vec<_>>().join(" ")),
+        ("made by", made_by.to_owned()),
+        ("status", port.status.to_owned()),
+        ("tap", port.tap.unwrap_or_default().to_owned()),
+        ("running guest", port.domain.unwrap_or_default().to_owned()),
+        ("problems", port.problems.join("\n")),
+    ])
+}

@@ -1,0 +1,239 @@
+use super::{
+    CliError, Output,
+    client::{Client, Inventory},
+    field::{self, Fields, Form, Key, put, put_all},
+    opt, short,
+};
+use crate::{
+    dbus::{Kind, SubnetInfo, parse_path},
+    intent::{Forward, ResourceName},
+    net::{AddressRange, IpNet},
+};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use std::net::IpAddr;
+
+#[derive(Debug, Subcommand)]
+pub enum SubnetCommand {
+    /// Make a subnet on a network
+    Create(Create),
+    /// List subnets
+    #[command(visible_alias = "ls")]
+    List {
+        /// Of this network only
+        network: Option<String>,
+    },
+    /// Show all of a subnet, with its problems
+    Show { name: String },
+    /// Change fields: dhcp=no dns=10.0.0.53,10.0.0.54; KEY= takes the default back
+    ///
+    /// Fields: name, cidr, gateway, host-address, pool, dhcp, dns, route, forward, lease-time. Several values of one
+    /// field are separated by commas.
+    Set {
+        name: String,
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        fields: Vec<String>,
+    },
+    /// Delete subnets; ports lose their addresses in them
+    #[command(visible_alias = "rm")]
+    Delete {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+impl SubnetCommand {
+    pub fn mutates(&self) -> bool {
+        !matches!(self, Self::List { .. } | Self::Show { .. })
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    /// Name or id of the network
+    network: String,
+    /// The block, 10.0.0.0/24 say
+    cidr: IpNet,
+    /// Default: the network's name
+    #[arg(long)]
+    name: Option<ResourceName>,
+    /// The router that guests are told of [default: the first address where the host forwards]
+    #[arg(long, value_name = "ADDRESS")]
+    gateway: Option<IpAddr>,
+    /// What the host itself holds [default: the gateway where it forwards; one for DHCP where it only serves]
+    #[arg(long, value_name = "ADDRESS")]
+    host_address: Option<IpAddr>,
+    /// Addresses that guests may get, FIRST-LAST; may be repeated [default: all that is left]
+    #[arg(long = "pool", value_name = "FIRST-LAST")]
+    pools: Vec<AddressRange>,
+    /// Serve DHCP and DNS [default: on local networks]
+    #[arg(long, conflicts_with = "no_dhcp")]
+    dhcp: bool,
+    /// Serve neither DHCP nor DNS
+    #[arg(long)]
+    no_dhcp: bool,
+    /// Name server that guests are told of; may be repeated [default: this host]
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
+    /// Route that guests are told of; may be repeated
+    #[arg(long = "route", value_name = "DESTINATION=NEXTHOP")]
+    routes: Vec<String>,
+    /// What the host does with packets to and from elsewhere: none, routed or nat
+    #[arg(long)]
+    forward: Option<Forward>,
+    /// How long a lease lasts, 1h say
+    #[arg(long, value_name = "TIME", value_parser = field::seconds)]
+    lease_time: Option<u32>,
+}
+
+const KEYS: &[Key] = &[
+    Key { names: &["name"], field: "name", form: Form::Text },
+    Key { names: &["cidr"], field: "cidr", form: Form::Text },
+    Key { names: &["gateway"], field: "gateway", form: Form::Text },
+    Key { names: &["host-address", "host_address"], field: "host_address", form: Form::Text },
+    Key { names: &["pool", "pools"], field: "pools", form: Form::Texts },
+    Key { names: &["dhcp"], field: "dhcp", form: Form::Flag },
+    Key { names: &["dns", "dns_servers"], field: "dns_servers", form: Form::Texts },
+    Key { names: &["route", "host_routes"], field: "host_routes", form: Form::Routes },
+    Key { names: &["forward"], field: "forward", form: Form::Text },
+    Key { names: &["lease-time", "lease_seconds"], field: "lease_seconds", form: Form::Seconds },
+];
+
+/// The JSON form of a subnet.
+#[derive(Debug, Serialize)]
+struct Subnet<'a> {
+    id: &'a str,
+    name: &'a str,
+    network: String,
+    network_id: Option<String>,
+    cidr: &'a str,
+    gateway: Option<&'a str>,
+    host_address: Option<&'a str>,
+    /// `FIRST-LAST` each.
+    pools: &'a [String],
+    dhcp: bool,
+    dns_servers: &'a [String],
+    host_routes: Vec<Route<'a>>,
+    /// `none`, `routed` or `nat`.
+    forward: &'a str,
+    lease_seconds: u32,
+    /// `active` or `error`.
+    status: &'a str,
+    problems: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct Route<'a> {
+    destination: &'a str,
+    next_hop: &'a str,
+}
+
+pub async fn run(command: SubnetCommand, client: &Client, out: &mut Output) -> Result<(), CliError> {
+    match command {
+        SubnetCommand::Create(create) => {
+            let path = client.manager.create_subnet(&create.fields()?).await.map_err(CliError::of)?;
+            show(client, &path, out).await
+        }
+        SubnetCommand::List { network } => {
+            let only = match network {
+                Some(network) => Some(client.find(Kind::Network, &network).await?),
+                None => None,
+            };
+            let inventory = client.inventory().await?;
+            let wanted = |subnet: &&SubnetInfo| only.as_ref().is_none_or(|only| *only == subnet.network);
+            let mut subnets: Vec<_> =
+                inventory.subnets.values().filter(wanted).map(|subnet| describe(subnet, &inventory)).collect();
+            subnets.sort_by(|a, b| (&a.network, a.name).cmp(&(&b.network, b.name)));
+            out.table(&subnets, &["name", "id", "network", "cidr", "gateway", "dhcp", "forward", "status"], |subnet| {
+                vec![
+                    subnet.name.to_owned(),
+                    short(subnet.id),
+                    subnet.network.clone(),
+                    subnet.cidr.to_owned(),
+                    subnet.gateway.unwrap_or_default().to_owned(),
+                    yes_no(subnet.dhcp),
+                    subnet.forward.to_owned(),
+                    subnet.status.to_owned(),
+                ]
+            })
+        }
+        SubnetCommand::Show { name } => {
+            let path = client.find(Kind::Subnet, &name).await?;
+            show(client, &path, out).await
+        }
+        SubnetCommand::Set { name, fields } => client.update(Kind::Subnet, &name, &field::parse(KEYS, &fields)?).await,
+        SubnetCommand::Delete { names } => client.delete(Kind::Subnet, &names).await,
+    }
+}
+
+impl Create {
+    fn fields(&self) -> Result<Fields, CliError> {
+        let mut fields =
+            Fields::from([("network", self.network.clone().into()), ("cidr", self.cidr.to_string().into())]);
+        put(&mut fields, "name", self.name.as_ref());
+        put(&mut fields, "gateway", self.gateway);
+        put(&mut fields, "host_address", self.host_address);
+        put(&mut fields, "forward", self.forward);
+        put_all(&mut fields, "pools", &self.pools);
+        put_all(&mut fields, "dns_servers", &self.dns);
+        if self.dhcp || self.no_dhcp {
+            fields.insert("dhcp", self.dhcp.into());
+        }
+        if !self.routes.is_empty() {
+            fields.insert("host_routes", field::routes(&self.routes)?);
+        }
+        fields.extend(self.lease_time.map(|seconds| ("lease_seconds", seconds.into())));
+        Ok(fields)
+    }
+}
+
+fn yes_no(flag: bool) -> String {
+    if flag { "yes" } else { "no" }.to_owned()
+}
+
+fn describe<'a>(subnet: &'a SubnetInfo, inventory: &Inventory) -> Subnet<'a> {
+    let routes = subnet.host_routes.iter();
+    Subnet {
+        id: &subnet.id,
+        name: &subnet.name,
+        network: inventory.network_name(&subnet.network),
+        network_id: parse_path(&subnet.network).map(|(_, id)| id.to_string()),
+        cidr: &subnet.cidr,
+        gateway: opt(&subnet.gateway),
+        host_address: opt(&subnet.host_address),
+        pools: &subnet.pools,
+        dhcp: subnet.dhcp,
+        dns_servers: &subnet.dns_servers,
+        host_routes: routes.map(|(destination, next_hop)| Route { destination, next_hop }).collect(),
+        forward: &subnet.forward,
+        lease_seconds: subnet.lease_seconds,
+        status: &subnet.status,
+        problems: &subnet.problems,
+    }
+}
+
+async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliError> {
+    let inventory = client.inventory().await?;
+    let info = parse_path(path).and_then(|(_, id)| inventory.subnets.get(&id));
+    let subnet = describe(info.ok_or_else(|| CliError::NotFound("it is there no more".into()))?, &inventory);
+    if out.json {
+        return out.document(&subnet);
+    }
+    let routes: Vec<_> = subnet.host_routes.iter().map(|r| format!("{} via {}", r.destination, r.next_hop)).collect();
+    out.fields(&[
+        ("name", subnet.name.to_owned()),
+        ("id", subnet.id.to_owned()),
+        ("network", subnet.network.clone()),
+        ("cidr", subnet.cidr.to_owned()),
+        ("gateway", subnet.gateway.unwrap_or_default().to_owned()),
+        ("host address", subnet.host_address.unwrap_or_default().to_owned()),
+        ("pools", subnet.pools.join("\n")),
+        ("dhcp", yes_no(subnet.dhcp)),
+        ("dns", subnet.dns_servers.join("\n")),
+        ("routes", routes.join("\n")),
+        ("forward", subnet.forward.to_owned()),
+        ("lease time", format!("{} s", subnet.lease_seconds)),
+        ("status", subnet.status.to_owned()),
+        ("problems", subnet.problems.join("\n")),
+    ])
+}

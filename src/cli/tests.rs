@@ -1,0 +1,275 @@
+//! Commands against the service in front of a core that only remembers.
+
+use super::{Arguments, CliError, Output, client::Client, run};
+use crate::{
+    backend::LeaseRecord,
+    dbus::tests::{Bench, bus::Bus, within},
+    reconciler::{Attachment, Notice, Problem, Subject},
+};
+use clap::{CommandFactory, Parser};
+use serde_json::{Value, json};
+use std::{
+    io::Write,
+    process::ExitCode,
+    sync::{Arc, Mutex},
+};
+
+/// What a command printed.
+#[derive(Debug, Clone, Default)]
+struct Printed(Arc<Mutex<Vec<u8>>>);
+
+impl Printed {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("not poisoned").clone()).expect("UTF-8")
+    }
+}
+
+impl Write for Printed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("not poisoned").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn start(command: &str, client: zbus::Connection, printed: Printed) -> Result<ExitCode, CliError> {
+    let arguments = Arguments::try_parse_from(format!("vmfabric {command}").split_whitespace()).expect("valid usage");
+    let client = Client::on(client).await?;
+    let mut out = Output::to(arguments.json, printed);
+    run(arguments, &client, &mut out).await
+}
+
+async fn vmfabric(bench: &Bench, command: &str) -> Result<(ExitCode, String), CliError> {
+    let printed = Printed::default();
+    let code = within(start(command, bench.client.clone(), printed.clone())).await?;
+    Ok((code, printed.text()))
+}
+
+async fn prints(bench: &Bench, command: &str) -> String {
+    vmfabric(bench, command).await.unwrap_or_else(|error| panic!("{command}: {error}")).1
+}
+
+async fn document(bench: &Bench, command: &str) -> Value {
+    serde_json::from_str(&prints(bench, &format!("--json {command}")).await).expect("JSON")
+}
+
+async fn fails(bench: &Bench, command: &str, code: u8) -> String {
+    let error = vmfabric(bench, command).await.expect_err(command);
+    assert_eq!(error.exit_code(), ExitCode::from(code), "{command}: {error}");
+    error.to_string()
+}
+
+/// Lines without the ids, which differ from run to run.
+fn words(text: &str) -> Vec<Vec<&str>> {
+    text.lines().map(|line| line.split_whitespace().collect()).collect()
+}
+
+#[test]
+fn the_arguments_are_consistent() {
+    Arguments::command().debug_assert();
+    let usage = |command: &str| Arguments::try_parse_from(format!("vmfabric {command}").split_whitespace());
+    for bad in [
+        "network create blue --vlan 10",
+        "network create blue --physical lan --vlan 4095",
+        "network create -bad",
+        "subnet create blue 10.0.0.0/33",
+        "subnet create blue 10.0.0.0/24 --pool 10.0.0.9-10.0.0.1",
+        "port create blue --mac 01:00:5e:00:00:01",
+        "port create blue --only-tagged",
+        "network set blue",
+        "network delete",
+    ] {
+        assert_eq!(usage(bad).expect_err(bad).exit_code(), 2);
+    }
+}
+
+#[tokio::test]
+async fn networks() {
+    let bench = Bench::start().await;
+    prints(&bench, "network create blue --physical lan --vlan 10 --mtu 1450 --domain blue.lab").await;
+    prints(&bench, "network create amber").await;
+    prints(&bench, "subnet create amber 10.0.0.0/24").await;
+    prints(&bench, "port create amber").await;
+    let listed = prints(&bench, "network list").await;
+    let listed = words(&listed);
+    assert_eq!(listed[0], ["NAME", "ID", "SEGMENT", "BRIDGE", "SUBNETS", "PORTS", "STATUS"]);
+    assert_eq!((listed[1][0], &listed[1][2..]), ("amber", &["local", "vmf-amber", "10.0.0.0/24", "1", "active"][..]));
+    assert_eq!(
+        (listed[2][0], &listed[2][2..]),
+        ("blue", &["VLAN", "10", "on", "lan", "vmf-lan", "-", "0", "active"][..])
+    );
+
+    let mut shown = document(&bench, "network show blue").await;
+    let id = shown["id"].take();
+    let id = id.as_str().expect("an id");
+    assert_eq!(
+        shown,
+        json!({"id": null, "name": "blue", "segment": "vlan", "physical_network": "lan", "vlan": 10,
+            "bridge": "vmf-lan", "mtu": 1450, "dns_domain": "blue.lab", "subnets": [], "ports": 0,
+            "status": "active", "problems": []})
+    );
+    prints(&bench, "network set blue mtu= vlan=20 domain=red.lab").await;
+    let shown = document(&bench, &format!("network show {}", &id[..8])).await;
+    assert_eq!((&shown["mtu"], &shown["vlan"], &shown["dns_domain"]), (&json!(1500), &json!(20), &json!("red.lab")));
+
+    fails(&bench, "network create blue", 4).await;
+    fails(&bench, "network show green", 3).await;
+    fails(&bench, "network set blue colour=red", 2).await;
+    fails(&bench, "network set blue vlan=5000", 2).await;
+    fails(&bench, "network create disk-full", 1).await;
+    // All or none of them.
+    fails(&bench, "network delete blue green", 3).await;
+    prints(&bench, "network delete blue amber").await;
+    assert_eq!(document(&bench, "network list").await, json!([]));
+}
+
+#[tokio::test]
+async fn subnets_and_ports() {
+    let bench = Bench::start().await;
+    prints(&bench, "network create blue --physical lan").await;
+    let created = prints(
+        &bench,
+        "--json subnet create blue 10.0.0.0/24 --gateway 10.0.0.1 --host-address 10.0.0.2 --pool 10.0.0.10-10.0.0.19 \
+         --pool 10.0.0.30-10.0.0.39 --dhcp --dns 10.0.0.53 --route 10.9.0.0/16=10.0.0.9 --lease-time 2h",
+    )
+    .await;
+    let mut created: Value = serde_json::from_str(&created).expect("JSON");
+    for id in ["id", "network_id"] {
+        assert!(created[id].take().is_string());
+    }
+    assert_eq!(
+        created,
+        json!({"id": null, "network_id": null, "name": "blue", "network": "blue", "cidr": "10.0.0.0/24",
+            "gateway": "10.0.0.1", "host_address": "10.0.0.2",
+            "pools": ["10.0.0.10-10.0.0.19", "10.0.0.30-10.0.0.39"], "dhcp": true, "dns_servers": ["10.0.0.53"],
+            "host_routes": [{"destination": "10.9.0.0/16", "next_hop": "10.0.0.9"}], "forward": "none",
+            "lease_seconds": 7200, "status": "active", "problems": []})
+    );
+    prints(&bench, "subnet set blue dhcp=no route= dns=1.1.1.1,9.9.9.9 lease-time=90s").await;
+    let shown = prints(&bench, "subnet show blue").await;
+    let shown = words(&shown);
+    for line in [["dhcp", "no"], ["routes", "-"], ["dns", "1.1.1.1"]] {
+        assert!(shown.contains(&line.to_vec()), "{line:?} in {shown:?}");
+    }
+
+    let device = "6c1f6a0e-8a38-4f0d-9a35-0d5d5a2b7c11";
+    let create = "port create blue --name web --mac 52:54:00:00:00:07 --address 10.0.0.12 --trunk 10,20";
+    prints(&bench, &format!("{create} --only-tagged --dns-name www --device {device}")).await;
+    let mut port = document(&bench, "port show 52:54:00:00:00:07").await;
+    for id in ["id", "network_id"] {
+        assert!(port[id].take().is_string());
+    }
+    assert_eq!(
+        port,
+        json!({"id": null, "network_id": null, "name": "web", "network": "blue", "mac": "52:54:00:00:00:07",
+            "addresses": ["10.0.0.12"], "trunk_vlans": [10, 20], "trunk_only_tagged": true, "dns_name": "www",
+            "device": device, "device_name": null, "origin": "admin", "status": "down", "tap": null,
+            "domain": null, "problems": []})
+    );
+    fails(&bench, "port create blue --mac 52:54:00:00:00:07", 4).await;
+    fails(&bench, "port set web address=10.7.0.1", 2).await;
+    let listed = prints(&bench, "port list blue").await;
+    assert_eq!(words(&listed)[1][0], "web");
+    assert_eq!(words(&prints(&bench, "subnet list").await)[1][3], "10.0.0.0/24");
+    fails(&bench, "port list green", 3).await;
+    prints(&bench, "port delete web").await;
+    prints(&bench, "subnet delete blue").await;
+}
+
+#[tokio::test]
+async fn status_plan_leases_and_log_level() {
+    let bench = Bench::start().await;
+    bench.populate().await;
+    let (code, text) = vmfabric(&bench, "status").await.expect("answered");
+    assert_eq!(code, ExitCode::SUCCESS, "{text}");
+    assert!(words(&text).contains(&vec!["health", "ok"]), "{text}");
+
+    let message = "port 67 is taken by dnsmasq; stop it".to_owned();
+    bench.core.view().problems.push(Problem { subject: Subject::Host, message: message.clone() });
+    bench.core.tell(Notice::StatusChanged);
+    within(async {
+        while vmfabric(&bench, "status").await.expect("answered").0 == ExitCode::SUCCESS {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let (code, text) = vmfabric(&bench, "--json status").await.expect("answered");
+    assert_eq!(code, ExitCode::from(7));
+    let status: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((&status["health"], &status["problems"]), (&json!("degraded"), &json!([message])));
+    assert_eq!(status["libvirt"], json!({"status": "connected", "detail": null}));
+
+    let (code, text) = vmfabric(&bench, "plan").await.expect("answered");
+    assert_eq!((code, text.as_str()), (ExitCode::from(8), "+ bridge vmf-blue\n"));
+
+    let network = bench.core.view().intent.find_network("blue").expect("there").id;
+    let lease = LeaseRecord {
+        network: network.0,
+        address: [10, 0, 0, 7].into(),
+        client: vec![1, 0x52],
+        mac: "52:54:00:00:00:01".parse().expect("valid"),
+        host_name: Some("we\x1bb".into()),
+        port: None,
+        expires: 1,
+    };
+    bench.core.view().leases.insert((network, lease.address), lease);
+    let listed = prints(&bench, "lease list blue").await;
+    assert_eq!(words(&listed)[1], ["blue", "10.0.0.7", "52:54:00:00:00:01", "we\u{fffd}b", "expired"]);
+    let leases = document(&bench, "lease list").await;
+    assert_eq!((&leases[0]["client"], &leases[0]["expires"]), (&json!("0152"), &json!(1)));
+
+    prints(&bench, "log-level debug").await;
+    assert_eq!(prints(&bench, "log-level").await, "debug\n");
+    fails(&bench, "log-level loud", 2).await;
+}
+
+#[tokio::test]
+async fn watch_prints_what_happens() {
+    let bench = Bench::start().await;
+    let (people, programs) = (Printed::default(), Printed::default());
+    let watching = [
+        tokio::spawn(start("watch", bench.bus.connect().await, people.clone())),
+        tokio::spawn(start("watch --json", bench.bus.connect().await, programs.clone())),
+    ];
+    let shows = async |printed: &Printed, text: &str| {
+        within(async {
+            while !printed.text().contains(text) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    };
+    // Until both listen, changes are made again.
+    let mut n = 0;
+    while people.text().is_empty() || programs.text().is_empty() {
+        n += 1;
+        prints(&bench, &format!("network create n{n}")).await;
+    }
+    bench.populate().await;
+    shows(&people, "port web: added").await;
+    let id = bench.core.view().intent.find_port("web").expect("there").id;
+    let tap = crate::net::IfName::new("vnet0").expect("valid");
+    bench.core.view().attachments.insert(id, Attachment { tap, domain: None, verified: true });
+    bench.core.tell(Notice::PortChanged(id));
+    shows(&people, "port web: status active, tap vnet0").await;
+    shows(&programs, r#""name":"web","properties":{"status":"active","tap":"vnet0"}"#).await;
+    bench.service.stop().await;
+    shows(&people, "vmfabricd: stopped").await;
+    for line in programs.text().lines() {
+        let event: Value = serde_json::from_str(line).expect("one document a line");
+        assert!(event["time"].is_u64() && event["event"].is_string() && event["kind"].is_string(), "{line}");
+    }
+    watching.into_iter().for_each(|watch| watch.abort());
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_not_there() {
+    let bus = Bus::start();
+    for command in ["status", "network list", "network create blue", "plan", "lease list"] {
+        let error = within(start(command, bus.connect().await, Printed::default())).await.expect_err(command);
+        assert_eq!(error.exit_code(), ExitCode::from(6), "{command}: {error}");
+        assert!(error.to_string().contains("systemctl start vmfabricd"), "{error}");
+    }
+}
