@@ -63,3 +63,21 @@ fn a_guest_that_stops_leaves_nothing_and_comes_back_to_its_port() {
 fn a_restart_loses_no_packet_and_no_lease() {
     private_host(400, "guests/restart.sh", &[]);
 }
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn libvirt_comes_and_goes_and_ten_guests_start_at_once() {
+    private_host(400, "guests/libvirt-restart.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn networks_are_offered_to_libvirt() {
+    private_host(400, "guests/publish.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn bad_input_is_told_and_nothing_is_lost() {
+    private_host(400, "guests/bad-input.sh", &[]);
+}
