@@ -143,6 +143,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                     self.dirty = None;
                     self.tick = Instant::now() + TICK;
                     self.full_pass().await;
+                    if !self.service_problems.is_empty() {
+                        // A port that another server held may be free.
+                        self.touch_all();
+                    }
                 }
                 command = inputs.commands.recv() => match command {
                     Some(Command::Stop(reply)) => {
@@ -205,6 +209,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 touched.into_iter().map(|network| services_of(&view, &self.observed.datapath, network)).collect()
             };
             self.service_problems = self.outlets.serve(services).await;
+            if !self.service_problems.is_empty() && self.retry.is_none() {
+                self.retry_later(true);
+            }
         }
         self.refresh_problems();
     }
