@@ -32,39 +32,46 @@ rm /etc/vmfabric/vmfabricd.toml
 kill -HUP "$VMFABRICD_PID"
 check "a good one is taken up" eventually grep "configuration taken up" "$log"
 
-ip link add br-taken type dummy && ip addr add 10.55.0.1/24 dev br-taken && ip link set br-taken up
+ip link add br-taken type bridge && ip addr add 10.55.0.1/24 dev br-taken && ip link set br-taken up
 check "a subnet that overlaps a NIC of the host" \
   fails_saying "10.55.0.0/24|br-taken" eval 'vmfabric network create over && vmfabric subnet create over 10.55.0.0/25 --forward nat'
 check "a subnet that overlaps another of ours" fails_saying "192.168.123.0/24" \
   vmfabric subnet create over 192.168.123.128/25 --forward nat
 vmfabric network delete over
 
-dnsmasq --keep-in-foreground --conf-file=/dev/null --no-hosts --no-resolv --port=53 --pid-file= --user=root \
-  >"$RIG_LOGS/dnsmasq.log" 2>&1 &
-other=$!
-wait_for 20 eval 'ss -lun | grep -q "0.0.0.0:53 "'
-vmfabric network create late && check "a network, with port 53 taken by another server" \
-  vmfabric subnet create late 10.56.0.0/24 --forward nat
+# A server of somebody else's, on all addresses: it must be there before ours.
+others_server() { # PORT DNSMASQ-OPTION...
+  local port=$1
+  shift
+  dnsmasq --keep-in-foreground --conf-file=/dev/null --no-hosts --no-resolv --pid-file= --user=root "$@" \
+    >"$RIG_LOGS/dnsmasq.log" 2>&1 &
+  other=$!
+  wait_for 20 eval 'ss -lun | grep -q "0.0.0.0:$port "'
+}
+mac=52:54:00:90:00:02
+define_guest waits $mac network=nat
+stop_vmfabricd
+check "another DNS server is on port 53" others_server 53
+check "the daemon starts" start_vmfabricd
 check "status says so" eventually problem_says "53"
 vmfabric status | sed -n '/^problems/,$s/^/                 /p'
+check "a guest starts, and has a lease" eval 'virsh start waits && has_lease waits'
 kill $other
 check "when the other ends, all is well" eventually vmfabric status
-vmfabric network delete late
-dnsmasq --keep-in-foreground --conf-file=/dev/null --no-hosts --no-resolv --port=0 --pid-file= --user=root --bind-dynamic \
-  --dhcp-range=10.57.0.10,10.57.0.20 --dhcp-leasefile=/run/rig/dnsmasq.leases >"$RIG_LOGS/dnsmasq.log" 2>&1 &
-other=$!
-wait_for 20 eval 'ss -lun | grep -q ":67 "'
-vmfabric network create late && check "a network, with port 67 taken by another server" \
-  vmfabric subnet create late 10.57.0.0/24 --forward nat
+check "and names resolve" eventually guest_run waits "nslookup -type=a web.nat.internal 192.168.123.1"
+virsh -q destroy waits
+
+stop_vmfabricd
+check "another DHCP server is on port 67" others_server 67 --port=0 --dhcp-leasefile=/run/rig/dnsmasq.leases \
+  --dhcp-range=10.57.0.10,10.57.0.20
+check "the daemon starts" start_vmfabricd
 check "status says so" eventually problem_says "67"
 vmfabric status | sed -n '/^problems/,$s/^/                 /p'
-define_guest waits 52:54:00:90:00:02 network=late
 kill $other
 check "when the other ends, all is well" eventually vmfabric status
-check "guests start there" virsh start waits
-check "and have leases" has_lease waits
-virsh -q destroy waits; virsh -q undefine waits
-wait_for $LONG vmfabric network delete late
+check "guests start" virsh start waits
+check "and have leases" wait_for $LONG eval '[ "$(grep -c GUEST-LEASE "$RIG_LOGS/waits.log")" = 2 ]'
+virsh -q destroy waits
 
 to_hook() { # the answer to what stdin says
   python3 -c '
@@ -91,6 +98,7 @@ check "others cannot speak to it" not setpriv --reuid 65534 --clear-groups sh -c
 check "the daemon is there" vmfabric status
 check "the guest reaches its gateway" pings web 192.168.123.1
 check "a guest starts" eval 'virsh destroy web && virsh start web'
+check "and has a lease" wait_for $LONG eval '[ "$(grep -c GUEST-LEASE "$RIG_LOGS/web.log")" = 2 ]'
 
 stop_vmfabricd
 cp "$db" /run/rig/good.db
