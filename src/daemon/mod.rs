@@ -113,9 +113,10 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     }
     let config = Config::load(&paths.config)?;
     log.set_default(&config.log_level);
+    // First: its lock keeps a second daemon from taking the first one's socket.
+    let store = Arc::new(SqliteStore::open(&paths.database)?);
     // Hooks that come from now on wait in the socket's queue.
     let listener = hook_listener(&paths.hook_socket)?;
-    let store = Arc::new(SqliteStore::open(&paths.database)?);
     let driver = KernelDriver::new(&planner::known_skeletons())?;
     let triggers = Triggers::wanted();
     let links = if triggers.netlink { kernel::watch()? } else { mpsc::channel(1).1 };

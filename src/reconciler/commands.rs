@@ -72,7 +72,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     async fn create_subnet(&mut self, draft: SubnetDraft) -> Result<Subnet, CommandError> {
         let subnet = draft.complete(SubnetId(Uuid::new_v4()), &self.view().intent)?;
-        self.refuse_host_overlap(&subnet)?;
+        self.refuse_host_overlap(&subnet).await?;
         self.commit_and_mark(Change::PutSubnet(subnet.clone())).await?;
         Ok(subnet)
     }
@@ -83,7 +83,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             let old = view.intent.find_subnet(&id.to_string())?;
             patched(&SubnetDraft::of(old), patch)?.complete(id, &view.intent)?
         };
-        self.refuse_host_overlap(&subnet)?;
+        self.refuse_host_overlap(&subnet).await?;
         self.commit_and_mark(Change::PutSubnet(subnet.clone())).await?;
         Ok(subnet)
     }
@@ -137,17 +137,19 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 
     /// A block that this host is already in would take the host's own neighbours from it.
-    fn refuse_host_overlap(&self, subnet: &Subnet) -> Result<(), IntentError> {
+    async fn refuse_host_overlap(&mut self, subnet: &Subnet) -> Result<(), CommandError> {
         if subnet.host_address.is_none() {
             return Ok(());
         }
+        self.observe().await?;
         let observed = &self.observed.datapath;
         let foreign =
             observed.addresses.iter().filter(|(link, _)| !observed.links.get(link).is_some_and(|l| l.is_owned()));
         for (link, address) in foreign {
             if address.contains(&subnet.cidr.network()) || subnet.cidr.contains(&address.addr()) {
                 let other = IpNet::trunc(address);
-                return Err(IntentError::HostOverlap { cidr: subnet.cidr, other, link: link.to_string() });
+                let link = link.to_string();
+                return Err(IntentError::HostOverlap { cidr: subnet.cidr, other, link }.into());
             }
         }
         Ok(())

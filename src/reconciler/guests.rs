@@ -143,6 +143,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     /// Notes that a port's guest runs with this tap.
     pub(super) fn attach(&mut self, port: PortId, tap: IfName, guest: Option<Device>) {
         let old = self.taps.insert(port, tap.clone());
+        self.leaving.remove(&port);
         // A tap serves one port: it may have served another before its guest was redefined.
         let others: Vec<PortId> =
             self.taps.iter().filter(|(p, t)| **p != port && **t == tap).map(|(p, _)| *p).collect();
@@ -235,11 +236,14 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         ports.into_iter().for_each(|port| self.tap_gone(port));
     }
 
-    /// A port's tap is gone: the guest stopped, or the NIC was unplugged, and then its port goes too.
+    /// A port's tap is gone: the guest stopped, or the NIC was unplugged.
     pub(super) fn tap_gone(&mut self, port: PortId) {
         let domain = self.view().intent.port(port).and_then(|port| port.device.as_ref()).map(|device| device.domain);
         self.detach(port);
-        if let Some(domain) = domain {
+        // libvirt told of the NIC's end before the kernel did.
+        if self.leaving.remove(&port)
+            && let Some(domain) = domain
+        {
             self.outlets.refresh_domain(domain);
         }
     }
@@ -413,7 +417,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     /// Deletes those of the ports that no tap serves. libvirt may tell of a NIC's end before the kernel does; where the
     /// tap is still there, its end asks libvirt again.
-    async fn delete_unserved(&mut self, mut ports: Vec<PortId>) {
+    async fn delete_unserved(&mut self, ports: Vec<PortId>) {
         let links: BTreeSet<IfName> = ports.iter().filter_map(|port| self.taps.get(port)).cloned().collect();
         if !links.is_empty() {
             match self.driver.observe_links(&links).await {
@@ -425,8 +429,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             let gone: Vec<PortId> = ports.iter().filter(gone).copied().collect();
             gone.into_iter().for_each(|port| self.detach(port));
         }
-        ports.retain(|port| !self.taps.contains_key(port));
-        self.delete_ports(ports).await;
+        let (served, unserved): (Vec<_>, Vec<_>) = ports.into_iter().partition(|port| self.taps.contains_key(port));
+        self.leaving.extend(served);
+        self.delete_ports(unserved).await;
     }
 
     async fn delete_ports(&mut self, ports: Vec<PortId>) {
