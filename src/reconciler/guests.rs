@@ -236,15 +236,15 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     /// Takes in a link's new state; gives the port that it is to have, where it is a new tap whose port is known.
     fn link_seen(&mut self, name: &IfName, link: Link, mac: Option<[u8; 6]>) -> Option<PortId> {
-        let picture = &mut self.observed.datapath;
-        let before = picture.links.insert(name.clone(), link.clone());
-        if let Some(before) = &before
-            && before.kind.is_some()
-            && link.kind.is_none()
-        {
-            picture.links.entry(name.clone()).and_modify(|link| link.kind.clone_from(&before.kind));
-        }
-        let same = before.as_ref().is_some_and(|b| b.master == link.master && b.up == link.up && b.alias == link.alias);
+        let before = self.observed.datapath.links.get(name);
+        // What the message does not tell is as it was; the VLANs of such a one may have changed.
+        let whole = link.kind.is_some();
+        let known = before.cloned().unwrap_or_default();
+        let link = Link { kind: link.kind.or(known.kind), alias: link.alias.or(known.alias), ..link };
+        let same = before.is_some_and(|b| {
+            whole && b.kind == link.kind && b.master == link.master && b.up == link.up && b.alias == link.alias
+        });
+        self.observed.datapath.links.insert(name.clone(), link.clone());
         if same {
             return None;
         }
