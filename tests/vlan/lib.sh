@@ -76,7 +76,7 @@ LAN=('[physical_networks.lan]' 'interface = "eth1"' 'vlans = "10-99"')
 wire() {
   local ns=${1-outside}
   ip netns list | grep -q "^$ns\b" || ip netns add "$ns" || return
-  ip link add eth1 type veth peer name wire netns "$ns" && ip -n "$ns" link set wire up && ip link set eth1 up
+  ip link add eth1 type veth peer name wire address 02:00:00:00:01:01 netns "$ns" && ip -n "$ns" link set wire up && ip link set eth1 up
 }
 
 # outside_vlan VID CIDR: the world beyond the uplink has this address on that VLAN
@@ -107,9 +107,9 @@ X
 
 hook() { definition "$1" "$3" | vmfabric-hook qemu "$1" "$2" begin -; } # NAME OPERATION ATTRIBUTES
 
-# machine NAME [CIDR]: the namespace and its NIC eth0; the tap is not on any bridge
+# machine NAME [CIDR]: the namespace and its NIC eth0; the tap, which has libvirt's kind of address, is not on any bridge
 machine() {
-  ip netns add "$1" && ip link add "$1" type veth peer name eth0 netns "$1" &&
+  ip netns add "$1" && ip link add "$1" address "fe:$(mac_of "$1" | cut -d: -f2-)" type veth peer name eth0 netns "$1" &&
     ip -n "$1" link set lo up && ip -n "$1" link set eth0 address "$(mac_of "$1")" || return
   [ -z "${2-}" ] || ip -n "$1" addr add "$2" dev eth0 || return
   ip -n "$1" link set eth0 up
