@@ -1,7 +1,7 @@
 //! The kernel driver on a real kernel, each test in a network namespace of its own.
 //!
-//! As root: `cargo test --test driver_kernel -- --include-ignored`. What a kernel lacks is said and tested as lacking:
-//! run it also on one that has all (`vlan_` and `bridge_table_` tests fail where their part is not there).
+//! As root: `cargo test --test driver_kernel -- --include-ignored`. Tests of parts that this kernel may lack run
+//! themselves again on the rig's User Mode Linux, which has them all.
 
 use nix::sched::{CloneFlags, unshare};
 use std::{
@@ -68,6 +68,24 @@ fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'stati
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// The same on a kernel that has all parts: the test runs itself again there.
+fn in_namespace_on_uml<F: Future<Output = ()>>(this: &str, test: impl FnOnce() -> F + Send + 'static) {
+    const THERE: &str = "VMFABRIC_TEST_ON_UML";
+    if std::env::var_os(THERE).is_some() {
+        return in_namespace(test);
+    }
+    let here = std::env::current_exe().expect("this program");
+    let done = Command::new("tests/rig/umlrun")
+        .args(["-t", "120", "--"])
+        .arg(&here)
+        .args(["--exact", this, "--include-ignored", "--nocapture"])
+        .env(THERE, "1")
+        .output()
+        .expect("umlrun");
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success() && out.contains("1 passed"), "{this} on User Mode Linux:\n{out}\n{err}");
 }
 
 fn sh(command: &str) {
@@ -457,9 +475,9 @@ fn events_that_are_too_many_become_one_overrun() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with bridge VLAN filtering"]
+#[ignore = "needs root: starts a User Mode Linux host with bridge VLAN filtering"]
 fn vlan_entries_are_set_and_seen() {
-    in_namespace(|| async {
+    in_namespace_on_uml("vlan_entries_are_set_and_seen", || async {
         let mut driver = driver();
         assert!(driver.capabilities().bridge_vlan_filtering, "this kernel has no CONFIG_BRIDGE_VLAN_FILTERING");
         sh("ip tuntap add vnet0 mode tap; ip tuntap add vnet1 mode tap; ip tuntap add vnet2 mode tap");
@@ -504,9 +522,9 @@ fn vlan_entries_are_set_and_seen() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with 802.1Q interfaces"]
+#[ignore = "needs root: starts a User Mode Linux host with 802.1Q interfaces"]
 fn vlan_interfaces_are_made_on_top_of_others() {
-    in_namespace(|| async {
+    in_namespace_on_uml("vlan_interfaces_are_made_on_top_of_others", || async {
         let mut driver = driver();
         sh("ip tuntap add nic0 mode tap; ip link set nic0 up");
         let kind = Some(LinkKind::Vlan { parent: name("nic0"), id: vid(10) });
@@ -519,9 +537,9 @@ fn vlan_interfaces_are_made_on_top_of_others() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with nft's bridge meta"]
+#[ignore = "needs root: starts a User Mode Linux host with nft's bridge meta"]
 fn bridge_table_with_meta_reads_back_as_written() {
-    in_namespace(|| async {
+    in_namespace_on_uml("bridge_table_with_meta_reads_back_as_written", || async {
         let mut driver = KernelDriver::new(&[(Family::Bridge, BRIDGE_META.into())]).expect("a driver");
         assert!(driver.capabilities().nft_bridge_meta, "this kernel has no CONFIG_NFT_BRIDGE_META");
         let wanted = table(BRIDGE_META, &[("bound", &["vnet0", "vnet1"]), ("bridges", &["vmf-a"])]);

@@ -3,6 +3,7 @@
 //! `--json` prints one document (for `watch`, one a line) in a form that only grows within a major version: what is
 //! absent is `null`, a list is an array. The structures that say "the JSON form of" are its description.
 
+mod agent;
 mod client;
 mod domain;
 mod error;
@@ -62,6 +63,19 @@ enum Command {
     LogLevel { level: Option<String> },
 }
 
+impl Command {
+    /// Whether polkit has a say in it.
+    fn mutates(&self) -> bool {
+        match self {
+            Command::Network(command) => command.mutates(),
+            Command::Subnet(command) => command.mutates(),
+            Command::Port(command) => command.mutates(),
+            Command::LogLevel { level } => level.is_some(),
+            Command::Status | Command::Lease(_) | Command::Plan | Command::Watch => false,
+        }
+    }
+}
+
 /// The command's whole life.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -73,6 +87,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let _agent = if arguments.command.mutates() { agent::Agent::start() } else { None };
     let result = runtime.block_on(async { run(arguments, &Client::connect().await?, &mut out).await });
     result.unwrap_or_else(|error| {
         let code = error.exit_code();

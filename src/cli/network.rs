@@ -37,6 +37,12 @@ pub enum NetworkCommand {
     },
 }
 
+impl NetworkCommand {
+    pub fn mutates(&self) -> bool {
+        !matches!(self, Self::List | Self::Show { .. })
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Create {
     name: ResourceName,

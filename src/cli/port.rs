@@ -48,6 +48,12 @@ pub enum PortCommand {
     },
 }
 
+impl PortCommand {
+    pub fn mutates(&self) -> bool {
+        !matches!(self, Self::List { .. } | Self::Show { .. })
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Create {
     /// Name or id of the network

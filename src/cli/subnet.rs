@@ -9,7 +9,7 @@ use crate::{
     intent::{Forward, ResourceName},
     net::{AddressRange, IpNet},
 };
-use clap::{ArgAction, Args, Subcommand};
+use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::net::IpAddr;
 
@@ -42,6 +42,12 @@ pub enum SubnetCommand {
     },
 }
 
+impl SubnetCommand {
+    pub fn mutates(&self) -> bool {
+        !matches!(self, Self::List { .. } | Self::Show { .. })
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Create {
     /// Name or id of the network
@@ -61,7 +67,7 @@ pub struct Create {
     #[arg(long = "pool", value_name = "FIRST-LAST")]
     pools: Vec<AddressRange>,
     /// Serve DHCP and DNS [default: on local networks]
-    #[arg(long, overrides_with = "no_dhcp", action = ArgAction::SetTrue)]
+    #[arg(long, conflicts_with = "no_dhcp")]
     dhcp: bool,
     /// Serve neither DHCP nor DNS
     #[arg(long)]

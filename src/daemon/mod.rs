@@ -87,6 +87,25 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {
     move |source| DaemonError::Io { what, source }
 }
 
+/// Of what tells that a guest's NIC comes, what is listened to. The third, the hook, comes or does not.
+#[derive(Debug, Clone, Copy)]
+struct Triggers {
+    netlink: bool,
+    libvirt: bool,
+}
+
+impl Triggers {
+    /// For tests, which show that one is enough: `VMFABRIC_TRIGGERS=netlink` leaves libvirt alone, for example, and
+    /// `VMFABRIC_TRIGGERS=hook` both.
+    fn wanted() -> Self {
+        let Some(only) = std::env::var_os("VMFABRIC_TRIGGERS") else { return Self { netlink: true, libvirt: true } };
+        let only = only.to_string_lossy();
+        tracing::warn!(%only, "VMFABRIC_TRIGGERS is set, as tests do: the other triggers are off");
+        let has = |name| only.split(',').any(|word| word.trim() == name);
+        Self { netlink: has("netlink"), libvirt: has("libvirt") }
+    }
+}
+
 /// Runs until SIGTERM or SIGINT. Whatever guests have stays as it is when it ends.
 pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     if !nix::unistd::geteuid().is_root() {
@@ -98,14 +117,15 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let listener = hook_listener(&paths.hook_socket)?;
     let store = Arc::new(SqliteStore::open(&paths.database)?);
     let driver = KernelDriver::new(&planner::known_skeletons())?;
-    let links = kernel::watch()?;
+    let triggers = Triggers::wanted();
+    let links = if triggers.netlink { kernel::watch()? } else { mpsc::channel(1).1 };
     let upstreams = Upstreams::new(source_of(&config));
     let (libvirt_events, libvirt_inbox) = mpsc::channel(EVENTS);
     let libvirt = LibvirtConfig { uri: config.libvirt_uri.clone(), ..LibvirtConfig::default() };
-    let libvirt = libvirt::spawn(libvirt, libvirt_events).map_err(io_error("the libvirt thread cannot start"))?;
+    let libvirt = triggers.libvirt.then(|| libvirt::spawn(libvirt, libvirt_events)).transpose();
+    let libvirt = libvirt.map_err(io_error("the libvirt thread cannot start"))?;
     let (dhcp_events, dhcp_inbox) = mpsc::channel(EVENTS);
-    let services =
-        Services::new(store.clone(), dhcp_events, upstreams.clone(), Some(libvirt), paths.hook_index.clone());
+    let services = Services::new(store.clone(), dhcp_events, upstreams.clone(), libvirt, paths.hook_index.clone());
 
     let view = Arc::new(RwLock::new(View::default()));
     let (notices, _) = broadcast::channel(EVENTS);

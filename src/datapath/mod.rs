@@ -9,7 +9,7 @@ mod table;
 
 pub use change::{Change, LinkChange, Mismatch};
 pub use link::{Address, BridgeSettings, Link, LinkKind, OWNED, VlanEntry, owned_alias};
-pub use table::{Family, Table};
+pub use table::{BOUND, Family, Table};
 
 use crate::net::{IfName, VlanId};
 use std::collections::{BTreeMap, BTreeSet};

@@ -25,6 +25,9 @@ impl fmt::Display for Family {
     }
 }
 
+/// The set of the bridge table whose elements are the ports that may speak: one enters last and leaves first.
+pub const BOUND: &str = "bound";
+
 /// One of our tables: a fixed skeleton of sets and chains, and the elements of the sets, which alone change.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Table {

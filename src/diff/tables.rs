@@ -3,7 +3,7 @@ use crate::datapath::{Change, Family, Table};
 use std::collections::BTreeSet;
 
 /// A set whose elements are let in only when all else is done.
-const LAST: &str = crate::planner::BOUND;
+const LAST: &str = crate::datapath::BOUND;
 
 impl Context<'_> {
     /// The observed table, where it is the one that is desired but for its elements.

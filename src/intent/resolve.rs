@@ -24,6 +24,12 @@ pub struct NicRequest {
     pub trunk: bool,
 }
 
+impl NicRequest {
+    pub fn guest(&self) -> Device {
+        Device { domain: self.domain, name: self.domain_name.clone() }
+    }
+}
+
 /// Where a NIC is plugged in, in libvirt's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NicSource {
@@ -184,7 +190,7 @@ fn fresh(
         fixed_ips: intent.allot(network, nic.mac, leased)?,
         trunk,
         dns_name: None,
-        device: Some(Device { domain: nic.domain, name: nic.domain_name.clone() }),
+        device: Some(nic.guest()),
         origin: Origin::Guest,
     })))
 }
@@ -209,8 +215,7 @@ pub fn changes_for(intent: &Intent, resolution: &Resolution, nic: &NicRequest) -
             Some(port)
                 if port.origin == Origin::Guest && port.device.as_ref().is_some_and(|d| d.name != nic.domain_name) =>
             {
-                let device = Some(Device { domain: nic.domain, name: nic.domain_name.clone() });
-                vec![Change::PutPort(Port { device, ..port.clone() })]
+                vec![Change::PutPort(Port { device: Some(nic.guest()), ..port.clone() })]
             }
             _ => Vec::new(),
         },

@@ -6,8 +6,9 @@ mod nft;
 mod port;
 mod problem;
 
+pub use crate::datapath::BOUND;
 pub use l3::gateway_name;
-pub use nft::{BOUND, BRIDGES, known_skeletons};
+pub use nft::{BRIDGES, known_skeletons};
 pub use port::port_of_alias;
 pub use problem::{Problem, Subject};
 

@@ -2,7 +2,7 @@
 
 use super::{Input, Plan, bridge::Placements, l3::Gateway};
 use crate::{
-    datapath::{Family, Table},
+    datapath::{BOUND, Family, Table},
     intent::Forward,
     net::IfName,
 };
@@ -10,8 +10,6 @@ use std::collections::BTreeSet;
 
 /// The set of our bridges in the bridge table.
 pub const BRIDGES: &str = "bridges";
-/// The set of ports in the bridge table whose frames may pass; a port enters last and leaves first.
-pub const BOUND: &str = "bound";
 const GATEWAYS: &str = "gateways";
 const HAIRPIN: &str = "hairpin";
 const NAT: &str = "nat4";

@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// A full pass comes at least so often, whatever was missed.
 const TICK: Duration = Duration::from_secs(60);
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// From a server that could not start, as its port was taken, to the next attempt.
+const SERVICE_RETRY: Duration = Duration::from_secs(3);
 /// How many events of a kind are taken together.
 const BATCH: usize = 256;
 
@@ -64,6 +66,7 @@ pub struct Engine<D, S, O> {
     dirty: Option<Dirty>,
     retry: Option<(Duration, Instant)>,
     tick: Instant,
+    service_retry: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +108,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             dirty: None,
             retry: None,
             tick: Instant::now() + TICK,
+            service_retry: None,
         };
         engine.take_up(loaded, host);
         if fresh {
@@ -136,11 +140,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             tokio::select! {
                 biased;
                 Some(hook) = inputs.hooks.recv() => self.serve_hook(hook).await,
-                () = tokio::time::sleep_until(due) => {
-                    self.dirty = None;
-                    self.tick = Instant::now() + TICK;
-                    self.full_pass().await;
-                }
+                () = tokio::time::sleep_until(due) => self.full_turn().await,
                 command = inputs.commands.recv() => match command {
                     Some(Command::Stop(reply)) => {
                         drop(reply.send(Ok(())));
@@ -163,9 +163,32 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                     self.view_mut().host = host;
                     self.touch_all();
                     self.mark_dirty();
+                    self.refresh_index();
+                    self.publish_anew().await;
+                }
+                () = sleep_until(self.service_retry) => {
+                    self.service_retry = None;
+                    self.touch_all();
                 }
             }
             self.flush().await;
+        }
+    }
+
+    async fn full_turn(&mut self) {
+        let now = Instant::now();
+        self.dirty = None;
+        if self.tick <= now {
+            // Some changes of a domain, as of the network that a NIC is plugged into, come without an event.
+            self.outlets.refresh();
+        }
+        self.tick = now + TICK;
+        self.full_pass().await;
+        if self.index.is_none() {
+            self.refresh_index();
+        }
+        if self.has_unpublished() {
+            self.publish_anew().await;
         }
     }
 
@@ -202,6 +225,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 touched.into_iter().map(|network| services_of(&view, &self.observed.datapath, network)).collect()
             };
             self.service_problems = self.outlets.serve(services).await;
+            self.service_retry = (!self.service_problems.is_empty()).then(|| Instant::now() + SERVICE_RETRY);
         }
         self.refresh_problems();
     }
@@ -286,6 +310,13 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         drop(view);
         let view = self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.taps.retain(|port, _| view.intent.port(*port).is_some());
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

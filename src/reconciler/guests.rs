@@ -8,8 +8,8 @@ use crate::{
     datapath::{Change as KernelChange, Family, Link},
     diff::{Scope, diff},
     intent::{
-        Bridging, Change, NetworkId, NicRequest, NicSource, PortId, Resolution, ResolveError, SubnetId, changes_for,
-        resolve,
+        Bridging, Change, Device, NetworkId, NicRequest, NicSource, PortId, Resolution, ResolveError, SubnetId,
+        changes_for, resolve,
     },
     libvirt::{
         DomainState, LibvirtEvent,
@@ -68,7 +68,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let mut taps = BTreeMap::new();
         for claim in claimed {
             let Some(tap) = &claim.tap else { continue };
-            self.attach(claim.port, tap.clone(), Some(claim.nic.domain));
+            self.attach(claim.port, tap.clone(), Some(claim.nic.guest()));
             taps.insert(tap.clone(), claim.port);
         }
         self.bring_up_taps(&taps).await
@@ -141,7 +141,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 
     /// Notes that a port's guest runs with this tap.
-    pub(super) fn attach(&mut self, port: PortId, tap: IfName, domain: Option<Uuid>) {
+    pub(super) fn attach(&mut self, port: PortId, tap: IfName, guest: Option<Device>) {
         let old = self.taps.insert(port, tap.clone());
         // A tap serves one port: it may have served another before its guest was redefined.
         let others: Vec<PortId> =
@@ -152,9 +152,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         }
         let mut view = self.view_mut();
         let known = view.attachments.get(&port).filter(|known| known.tap == tap).cloned();
-        let domain = domain.or(known.as_ref().and_then(|known| known.domain));
+        let guest = guest.or(known.as_ref().and_then(|known| known.guest.clone()));
         let verified = known.is_some_and(|known| known.verified);
-        view.attachments.insert(port, Attachment { tap, domain, verified });
+        view.attachments.insert(port, Attachment { tap, guest, verified });
         let network = view.intent.port(port).map(|port| port.network);
         drop(view);
         self.touched.extend(network);
@@ -191,13 +191,14 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let mut taps = BTreeMap::new();
         for event in events {
             match event {
-                LinkEvent::Gone { name } => self.link_gone(&name).await,
-                LinkEvent::Link { name, link, mac } => {
+                LinkEvent::Gone { name } => {
                     taps.remove(&name);
-                    if let Some(port) = self.link_seen(&name, link, mac) {
-                        taps.insert(name, port);
-                    }
+                    self.link_gone(&name).await;
                 }
+                LinkEvent::Link { name, link, mac } => match self.link_seen(&name, link, mac) {
+                    Some(port) => drop(taps.insert(name, port)),
+                    None => drop(taps.remove(&name)),
+                },
                 LinkEvent::Layer3 | LinkEvent::Overrun => self.mark_dirty(),
             }
         }
@@ -231,7 +232,16 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         if known || !ports.is_empty() {
             self.mark_dirty();
         }
-        ports.into_iter().for_each(|port| self.detach(port));
+        ports.into_iter().for_each(|port| self.tap_gone(port));
+    }
+
+    /// A port's tap is gone: the guest stopped, or the NIC was unplugged, and then its port goes too.
+    pub(super) fn tap_gone(&mut self, port: PortId) {
+        let domain = self.view().intent.port(port).and_then(|port| port.device.as_ref()).map(|device| device.domain);
+        self.detach(port);
+        if let Some(domain) = domain {
+            self.outlets.refresh_domain(domain);
+        }
     }
 
     /// Takes in a link's new state; gives the port that it is to have, where it is a new tap whose port is known.
@@ -250,17 +260,17 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         };
         picture.links.insert(name.clone(), link.clone());
         let same = before.as_ref().is_some_and(|b| b.master == link.master && b.up == link.up && b.alias == link.alias);
-        if same {
-            return None;
-        }
         if self.taps.values().any(|tap| tap == name) || self.is_infrastructure(name, &link) {
-            self.mark_dirty();
+            if !same {
+                self.mark_dirty();
+            }
             return None;
         }
+        // Also where nothing is new about it: a pass, or a message of the same batch, may have shown it before.
         let master = link.master()?;
         self.is_served_bridge(master).then_some(())?;
         let port = self.port_for_tap(master, mac);
-        if port.is_none() {
+        if port.is_none() && !same {
             // Only libvirt knows whose tap it is.
             self.outlets.refresh();
         }
@@ -368,7 +378,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         for claim in placed {
             let mut view = self.view_mut();
             if let Some(attachment) = view.attachments.get_mut(&claim.port) {
-                attachment.domain = Some(claim.nic.domain);
+                attachment.guest = Some(claim.nic.guest());
             }
         }
         for claim in fresh {
@@ -385,20 +395,38 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     /// Ports that a guest's NICs had and that are not in its definition any more go, with their addresses.
     async fn drop_unplugged(&mut self, uuid: Uuid, domain: &Domain) {
         let present: BTreeSet<_> = domain.nics.iter().map(|nic| nic.mac).collect();
-        let gone = self.removable(uuid, |port| !present.contains(&port.mac));
-        self.delete_ports(gone).await;
+        let gone = self.guest_ports(uuid, |port| !present.contains(&port.mac));
+        self.delete_unserved(gone).await;
     }
 
     async fn delete_guest_ports(&mut self, domains: &BTreeSet<Uuid>) {
-        let gone = domains.iter().flat_map(|domain| self.removable(*domain, |_| true)).collect();
-        self.delete_ports(gone).await;
+        let gone = domains.iter().flat_map(|domain| self.guest_ports(*domain, |_| true)).collect();
+        self.delete_unserved(gone).await;
     }
 
-    /// The guest-made ports of a domain that no tap serves.
-    fn removable(&self, domain: Uuid, pick: impl Fn(&crate::intent::Port) -> bool) -> Vec<PortId> {
+    /// The guest-made ports of a domain.
+    fn guest_ports(&self, domain: Uuid, pick: impl Fn(&crate::intent::Port) -> bool) -> Vec<PortId> {
         let view = self.view();
         let guest = view.intent.guest_ports_of(domain).into_iter();
-        guest.filter(|id| !self.taps.contains_key(id) && view.intent.port(*id).is_some_and(&pick)).collect()
+        guest.filter(|id| view.intent.port(*id).is_some_and(&pick)).collect()
+    }
+
+    /// Deletes those of the ports that no tap serves. libvirt may tell of a NIC's end before the kernel does; where the
+    /// tap is still there, its end asks libvirt again.
+    async fn delete_unserved(&mut self, mut ports: Vec<PortId>) {
+        let links: BTreeSet<IfName> = ports.iter().filter_map(|port| self.taps.get(port)).cloned().collect();
+        if !links.is_empty() {
+            match self.driver.observe_links(&links).await {
+                Ok(seen) => self.merge(&links, seen),
+                Err(error) => tracing::warn!(%error, "links cannot be looked at"),
+            }
+            let there = &self.observed.datapath.links;
+            let gone = |port: &&PortId| self.taps.get(port).is_some_and(|tap| !there.contains_key(tap));
+            let gone: Vec<PortId> = ports.iter().filter(gone).copied().collect();
+            gone.into_iter().for_each(|port| self.detach(port));
+        }
+        ports.retain(|port| !self.taps.contains_key(port));
+        self.delete_ports(ports).await;
     }
 
     async fn delete_ports(&mut self, ports: Vec<PortId>) {
@@ -441,6 +469,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             self.published.extend(fresh);
         }
         self.publish();
+    }
+
+    pub(super) fn has_unpublished(&self) -> bool {
+        self.offers().iter().any(|offer| !self.published.contains(&offer.uuid))
     }
 
     fn offers(&self) -> Vec<PublishedNetwork> {

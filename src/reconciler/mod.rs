@@ -12,6 +12,9 @@ mod pass;
 mod services;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use crate::planner::{Problem, Subject};
 pub(crate) use engine::previous_of;
 pub use engine::{Engine, Inputs, StartError};

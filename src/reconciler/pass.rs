@@ -79,9 +79,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let links = &self.observed.datapath.links;
         let gone: Vec<PortId> =
             self.taps.iter().filter(|(_, tap)| !links.contains_key(*tap)).map(|(p, _)| *p).collect();
-        for port in gone {
-            self.detach(port);
-        }
+        gone.into_iter().for_each(|port| self.tap_gone(port));
         Ok(())
     }
 

@@ -2,6 +2,9 @@ use super::{Bench, within};
 use crate::dbus::Access;
 use std::{
     collections::HashMap,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
 };
 use zbus::{Connection, OwnedVariant, Variant, interface};
@@ -98,4 +101,68 @@ async fn polkit_decides() {
     assert!(text.contains("password"), "{text}");
     assert!(!polkit.last_asked().2);
     assert_eq!(bench.core.view().intent.networks().len(), 1);
+}
+
+/// polkitd itself, with the actions that are shipped, in a mount namespace of its own.
+struct Polkitd(Child);
+
+impl Polkitd {
+    /// Its rules let `nobody` manage ports.
+    fn start(address: &str, rules: &Path) -> Self {
+        let rule = r#"polkit.addRule(function(action, subject) {
+            if (action.id == "org.vmfabric1.manage-ports" && subject.user == "nobody") return polkit.Result.YES;
+        });"#;
+        std::fs::write(rules.join("50-test.rules"), rule).expect("the rule is written");
+        std::fs::set_permissions(rules, std::fs::Permissions::from_mode(0o755)).expect("the directory is ours");
+        let script = r#"set -e
+            mount --bind "$ACTIONS" /usr/share/polkit-1/actions
+            mount --bind "$RULES" /usr/share/polkit-1/rules.d
+            exec /usr/lib/polkit-1/polkitd --no-debug"#;
+        let child = Command::new("unshare")
+            .args(["--mount", "sh", "-c", script])
+            .env("ACTIONS", concat!(env!("CARGO_MANIFEST_DIR"), "/dbus"))
+            .env("RULES", rules)
+            .env("DBUS_SYSTEM_BUS_ADDRESS", address)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Self(child.expect("unshare runs (Debian package util-linux)"))
+    }
+}
+
+impl Drop for Polkitd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: runs polkitd and a caller with another user's id"]
+async fn the_shipped_policies_let_in_whom_they_should() {
+    let bench = Bench::on(super::bus::Bus::start_strict(), Access::default()).await;
+    let rules = tempfile::tempdir().expect("a directory");
+    let _polkitd = Polkitd::start(&bench.bus.address, rules.path());
+    bench.bus.owned("org.freedesktop.PolicyKit1").await;
+    // Root needs nobody's leave.
+    bench.populate().await;
+    let delete_as_nobody = |path: &str, interface: &str| {
+        let output = Command::new("setpriv")
+            .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "dbus-send", "--print-reply"])
+            .args([&format!("--bus={}", bench.bus.address), "--dest=org.vmfabric1", path])
+            .arg(format!("{interface}.Delete"))
+            .output()
+            .expect("setpriv and dbus-send run (Debian packages util-linux and dbus-bin)");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let manager = bench.manager().await;
+    let network = manager.get_network("blue").await.expect("there");
+    let (done, text) = delete_as_nobody(&network, "org.vmfabric1.Network");
+    assert!(!done && text.contains("org.vmfabric1.Error.NotAuthorized") && text.contains("password"), "{text}");
+    let (done, text) = delete_as_nobody(&network, "org.vmfabric1.Nonsense");
+    assert!(!done && text.contains("org.freedesktop.DBus.Error.AccessDenied"), "{text}");
+    let port = manager.get_port("web").await.expect("there");
+    let (done, text) = delete_as_nobody(&port, "org.vmfabric1.Port");
+    assert!(done, "{text}");
+    assert_eq!(bench.core.view().intent.ports().len(), 0);
 }

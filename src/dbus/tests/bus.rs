@@ -1,10 +1,12 @@
 //! A bus of the test's own, on which an ordinary user may own every name.
 
+use futures_util::StreamExt;
 use std::{
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     process::{Child, Command, Stdio},
 };
-use zbus::{Connection, connection};
+use zbus::{Connection, connection, fdo};
 
 /// Ends with the test.
 #[derive(Debug)]
@@ -16,7 +18,41 @@ pub struct Bus {
 
 impl Bus {
     pub fn start() -> Self {
+        Self::with_policy(
+            r#"<policy context="mandatory">
+    <allow user="*"/>
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+    <allow own="*"/>
+  </policy>"#,
+        )
+    }
+
+    /// With the policy of the system's bus: what is not allowed by the shipped file is not allowed.
+    pub fn start_strict() -> Self {
+        Self::with_policy(
+            r#"<policy context="default">
+    <allow user="*"/>
+    <deny own="*"/>
+    <deny send_type="method_call"/>
+    <allow send_type="signal"/>
+    <allow send_requested_reply="true" send_type="method_return"/>
+    <allow send_requested_reply="true" send_type="error"/>
+    <allow receive_type="method_call"/>
+    <allow receive_type="method_return"/>
+    <allow receive_type="error"/>
+    <allow receive_type="signal"/>
+    <allow send_destination="org.freedesktop.DBus"/>
+  </policy>
+  <include ignore_missing="yes">/usr/share/dbus-1/system.d/org.freedesktop.PolicyKit1.conf</include>
+  <include ignore_missing="yes">/etc/dbus-1/system.d/org.freedesktop.PolicyKit1.conf</include>"#,
+        )
+    }
+
+    fn with_policy(rules: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory for the bus");
+        // Other users may come in, as on the system's bus.
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
         let config = directory.path().join("bus.conf");
         // The policy that is shipped goes through the real parser too.
         let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/dbus/org.vmfabric1.conf");
@@ -27,12 +63,8 @@ impl Bus {
   <type>session</type>
   <listen>unix:dir={}</listen>
   <auth>EXTERNAL</auth>
+  {rules}
   <include>{policy}</include>
-  <policy context="mandatory">
-    <allow send_destination="*" eavesdrop="true"/>
-    <allow eavesdrop="true"/>
-    <allow own="*"/>
-  </policy>
 </busconfig>"#,
             directory.path().display()
         );
@@ -54,6 +86,20 @@ impl Bus {
     pub async fn connect(&self) -> Connection {
         let connection = connection::Builder::address(self.address.as_str()).build();
         super::within(connection).await.expect("the bus takes a connection")
+    }
+
+    /// Waits until somebody has a name.
+    pub async fn owned(&self, name: &'static str) {
+        let bus = self.connect().await;
+        let daemon = fdo::DBusProxy::new(&bus).await.expect("a proxy");
+        let mut changes = daemon.receive_name_owner_changed().await.expect("the bus takes the rule");
+        let name = zbus::names::BusName::from_static_str(name).expect("a name");
+        super::within(async {
+            while !daemon.name_has_owner(name.clone()).await.expect("answered") {
+                changes.next().await;
+            }
+        })
+        .await;
     }
 
     /// As a restart of the system's bus.

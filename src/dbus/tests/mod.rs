@@ -84,7 +84,10 @@ impl Bench {
     }
 
     pub async fn with(access: Access) -> Self {
-        let bus = Bus::start();
+        Self::on(Bus::start(), access).await
+    }
+
+    pub async fn on(bus: Bus, access: Access) -> Self {
         let core = Core::start(host());
         let service = within(serve_with(bus.connect().await, core.handle.clone(), Log::default(), access)).await;
         Self { client: bus.connect().await, core, service: service.expect("the service starts"), bus }

@@ -48,7 +48,8 @@ impl Changer {
                     };
                 }
             }
-            Err(Error::Malformed)
+            // An acknowledgement without an error ends the answers.
+            Ok(())
         })
     }
 }

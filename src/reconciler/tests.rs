@@ -1,0 +1,236 @@
+//! The loop on a simulated host with a store in memory: what is injected here is what real parts do seldom.
+
+use super::*;
+use crate::{
+    backend::{Store as _, StoreError},
+    datapath::{Family, Link, LinkKind, Observed},
+    driver::sim::{SimDriver, SimHost},
+    intent::{HostConfig, PortDraft},
+    libvirt::{
+        domain_xml::{Domain, parse_domain},
+        publish::PublishedNetwork,
+    },
+    net::IfName,
+    planner::BOUND,
+    server::hook::{HookCall, HookEvent},
+    store::memory::MemoryStore,
+};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    task::JoinHandle,
+};
+use uuid::Uuid;
+
+/// Nobody is served, and nobody asked.
+#[derive(Debug, Default)]
+struct NoOutlets;
+
+impl Outlets for NoOutlets {
+    async fn serve(&mut self, _: Vec<NetworkServices>) -> Vec<Problem> {
+        Vec::new()
+    }
+    fn publish(&mut self, _: Vec<PublishedNetwork>, _: BTreeSet<Uuid>) {}
+    fn refresh(&mut self) {}
+    fn refresh_domain(&mut self, _: Uuid) {}
+    fn write_index(&mut self, _: &HookIndex) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A daemon without a process around it.
+struct Daemon {
+    handle: Handle,
+    hooks: mpsc::Sender<HookCall>,
+    links: mpsc::Sender<crate::backend::LinkEvent>,
+    task: JoinHandle<()>,
+    _keep: Vec<Box<dyn std::any::Any + Send>>,
+}
+
+impl Daemon {
+    async fn start(host: &SimHost, store: &MemoryStore) -> Self {
+        let view = Arc::new(RwLock::new(View::default()));
+        let (notices, _) = broadcast::channel(64);
+        let (commands, command_inbox) = mpsc::channel(64);
+        let (hooks, hook_inbox) = mpsc::channel(64);
+        let (links, link_inbox) = mpsc::channel(64);
+        let (libvirt_sender, libvirt) = mpsc::channel(64);
+        let (lease_sender, leases) = mpsc::channel(64);
+        let (config_sender, config) = mpsc::channel(4);
+        let engine: Engine<SimDriver, MemoryStore, NoOutlets> = Engine::start(
+            host.driver(),
+            Arc::new(store.clone()),
+            NoOutlets,
+            HostConfig::default(),
+            view.clone(),
+            notices.clone(),
+        )
+        .await
+        .expect("starts");
+        let inputs = Inputs { commands: command_inbox, hooks: hook_inbox, links: link_inbox, libvirt, leases, config };
+        let task = tokio::spawn(engine.run(inputs));
+        let keep: Vec<Box<dyn std::any::Any + Send>> =
+            vec![Box::new(libvirt_sender), Box::new(lease_sender), Box::new(config_sender)];
+        Self { handle: Handle::new(commands, view, notices), hooks, links, task, _keep: keep }
+    }
+
+    async fn hook(&self, event: HookEvent) -> Result<(), String> {
+        let (reply, result) = oneshot::channel();
+        self.hooks.send(HookCall { event, reply }).await.expect("the loop takes hooks");
+        result.await.expect("the loop answers")
+    }
+
+    async fn plan(&self) -> Vec<String> {
+        self.handle.call(Command::Plan).await.expect("a plan")
+    }
+
+    /// As `kill -9`: nothing is said, nothing is finished.
+    async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    async fn settled(&self) {
+        let quiet = async { while !self.plan().await.is_empty() {} };
+        tokio::time::timeout(Duration::from_secs(20), quiet).await.expect("the host is brought in line");
+    }
+}
+
+fn if_name(name: &str) -> IfName {
+    IfName::new(name).expect("interface name")
+}
+
+fn tap() -> Link {
+    Link {
+        kind: Some(LinkKind::Other("tun".into())),
+        master: Some(None),
+        up: Some(true),
+        mtu: Some(1500),
+        mac: None,
+        alias: Some(String::new()),
+    }
+}
+
+fn bare_host() -> SimHost {
+    let host = SimHost::new(Observed {
+        capabilities: crate::datapath::Capabilities { bridge_vlan_filtering: true, nft_bridge_meta: true },
+        ..Observed::default()
+    });
+    host.plug(if_name("vnet0"), tap());
+    host
+}
+
+fn guest(name: &str, network: &str) -> Domain {
+    let xml = format!(
+        "<domain type='kvm' id='1'><name>{name}</name><uuid>6f9e8ff4-0000-4000-8000-000000000001</uuid><devices>\
+         <interface type='network'><mac address='52:54:00:00:00:01'/><source network='{network}' bridge='vmf-{network}'/>\
+         <target dev='vnet0'/></interface></devices></domain>"
+    );
+    parse_domain(&xml).expect("valid XML")
+}
+
+fn bound(host: &SimHost) -> BTreeSet<String> {
+    let tables = host.observed().datapath.tables;
+    tables.get(&Family::Bridge).and_then(|table| table.sets.get(BOUND)).cloned().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_guest_starts_on_a_fresh_host_and_survives_a_kill() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&host, &store).await;
+    daemon.settled().await;
+    let domain = guest("web", "nat");
+    daemon.hook(HookEvent::Prepare(domain.clone())).await.expect("prepared");
+    assert!(bound(&host).is_empty(), "no port speaks before its tap is there");
+    daemon.hook(HookEvent::Start(domain)).await.expect("started");
+    assert_eq!(bound(&host), BTreeSet::from(["vnet0".to_owned()]));
+    let ports: Vec<_> = daemon.handle.view().intent.ports().cloned().collect();
+    assert_eq!(ports.len(), 1);
+    assert!(daemon.handle.view().attachments[&ports[0].id].verified);
+
+    daemon.kill().await;
+    host.take_applied();
+    let again = Daemon::start(&host, &store).await;
+    assert_eq!(again.plan().await, Vec::<String>::new());
+    assert!(host.take_applied().is_empty(), "a restart changes nothing");
+    assert_eq!(again.handle.view().attachments[&ports[0].id].tap, if_name("vnet0"));
+    assert_eq!(again.handle.view().intent.port(ports[0].id), Some(&ports[0]));
+}
+
+/// The kernel refuses after every possible number of changes, the daemon is killed, and the next one gets there.
+#[tokio::test]
+async fn a_failure_anywhere_and_a_restart_converge() {
+    let (whole, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&whole, &store).await;
+    daemon.hook(HookEvent::Start(guest("web", "nat"))).await.expect("started");
+    daemon.settled().await;
+    let steps = whole.take_applied().len();
+    assert!(steps > 5, "{steps} changes are too few to mean anything");
+    for fail_after in 0..steps {
+        let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+        host.fail_after(Some(fail_after));
+        let daemon = Daemon::start(&host, &store).await;
+        let started = daemon.hook(HookEvent::Start(guest("web", "nat"))).await;
+        assert!(started.is_ok() || bound(&host).is_empty(), "a guest that may not start may not speak");
+        daemon.kill().await;
+        host.fail_after(None);
+        let daemon = Daemon::start(&host, &store).await;
+        daemon.hook(HookEvent::Start(guest("web", "nat"))).await.expect("started");
+        daemon.settled().await;
+        assert_eq!(bound(&host), BTreeSet::from(["vnet0".to_owned()]), "failed after {fail_after}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_changes_nothing_and_is_said() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&host, &store).await;
+    daemon.settled().await;
+    store.fail_from(1, StoreError::Full { path: "/var/lib/vmfabric/vmfabric.db".into() });
+    let network = daemon.handle.view().intent.networks().next().map(|n| n.id).expect("the first network");
+    let draft: PortDraft =
+        serde_json::from_value(serde_json::json!({ "network": network.to_string() })).expect("a draft");
+    let refused = daemon.handle.call(|reply| Command::CreatePort(draft.clone(), reply)).await;
+    assert!(matches!(refused, Err(CommandError::Store(StoreError::Full { .. }))));
+    let started = daemon.hook(HookEvent::Start(guest("web", "nat"))).await.expect_err("refused");
+    assert!(started.contains("disk"), "{started}");
+    assert_eq!(daemon.handle.view().intent.ports().len(), 0);
+    assert!(bound(&host).is_empty());
+    store.heal();
+    daemon.handle.call(|reply| Command::CreatePort(draft, reply)).await.expect("there is room again");
+    daemon.hook(HookEvent::Start(guest("web", "nat"))).await.expect("starts");
+    assert_eq!(store.load().await.expect("loads").ports.len(), 2);
+}
+
+#[tokio::test]
+async fn a_guest_that_names_no_network_of_ours_is_left_alone_and_one_that_cannot_be_is_refused() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&host, &store).await;
+    daemon.settled().await;
+    daemon.hook(HookEvent::Start(guest("other", "default"))).await.expect("not ours");
+    assert_eq!(daemon.handle.view().intent.ports().len(), 0);
+
+    host.unplug(&if_name("vnet0"));
+    let refused = daemon.hook(HookEvent::Start(guest("web", "nat"))).await.expect_err("no tap");
+    assert!(refused.contains("52:54:00:00:00:01") && refused.contains("nat"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_tap_that_goes_loses_its_right_to_speak_at_once() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&host, &store).await;
+    daemon.settled().await;
+    daemon.hook(HookEvent::Start(guest("web", "nat"))).await.expect("started");
+    host.unplug(&if_name("vnet0"));
+    daemon.links.send(crate::backend::LinkEvent::Gone { name: if_name("vnet0") }).await.expect("told");
+    daemon.settled().await;
+    assert!(bound(&host).is_empty());
+    assert!(daemon.handle.view().attachments.is_empty());
+    // The next link of that name is a stranger.
+    host.plug(if_name("vnet0"), Link { master: Some(Some(if_name("vmf-nat"))), ..tap() });
+    assert!(bound(&host).is_empty());
+}
