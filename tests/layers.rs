@@ -77,7 +77,6 @@ const UNSAFE: &[(&str, usize)] =
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mention {
     path: Vec<String>,
-    line: usize,
     test: bool,
 }
 
@@ -96,7 +95,8 @@ struct Declaration {
 struct Source {
     mentions: Vec<Mention>,
     modules: Vec<Declaration>,
-    unsafe_lines: Vec<usize>,
+    /// How often the word stands there.
+    unsafes: usize,
 }
 
 impl Source {
@@ -147,17 +147,14 @@ impl Source {
                     at += 1;
                 }
                 TokenTree::Ident(word) if word == "unsafe" => {
-                    self.unsafe_lines.push(word.span().start().line);
+                    self.unsafes += 1;
                     at += 1;
                 }
                 TokenTree::Ident(_) => {
                     let mut paths = Vec::new();
                     let next = read_path(&tokens, at, &mut Vec::new(), &mut paths);
-                    self.mentions.extend(paths.into_iter().map(|(path, line)| Mention {
-                        path: absolute(path, module),
-                        line,
-                        test: here,
-                    }));
+                    let paths = paths.into_iter().map(|path| absolute(path, module));
+                    self.mentions.extend(paths.map(|path| Mention { path, test: here }));
                     at = next;
                 }
                 TokenTree::Group(group) => {
@@ -192,16 +189,12 @@ fn path_attribute(attribute: &TokenStream) -> Option<String> {
 }
 
 /// Reads `a::b::{c, d::e}` from `at` on into whole paths; gives the token after it.
-fn read_path(tokens: &[TokenTree], at: usize, prefix: &mut Vec<String>, found: &mut Vec<(Vec<String>, usize)>) -> usize {
+fn read_path(tokens: &[TokenTree], at: usize, prefix: &mut Vec<String>, found: &mut Vec<Vec<String>>) -> usize {
     let depth = prefix.len();
     let mut at = at;
-    let mut line = 0;
     loop {
         match tokens.get(at) {
-            Some(TokenTree::Ident(word)) => {
-                line = word.span().start().line;
-                prefix.push(word.to_string());
-            }
+            Some(TokenTree::Ident(word)) => prefix.push(word.to_string()),
             Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace && prefix.len() > depth => {
                 read_group(group.stream(), prefix, found);
                 prefix.truncate(depth);
@@ -217,19 +210,19 @@ fn read_path(tokens: &[TokenTree], at: usize, prefix: &mut Vec<String>, found: &
         at += 2;
     }
     if prefix.len() > depth {
-        found.push((prefix.clone(), line));
+        found.push(prefix.clone());
     }
     prefix.truncate(depth);
     at
 }
 
-fn read_group(group: TokenStream, prefix: &mut Vec<String>, found: &mut Vec<(Vec<String>, usize)>) {
+fn read_group(group: TokenStream, prefix: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
     let tokens: Vec<TokenTree> = group.into_iter().collect();
     let mut at = 0;
     while at < tokens.len() {
         match &tokens[at] {
             TokenTree::Ident(word) if word == "self" => {
-                found.push((prefix.clone(), word.span().start().line));
+                found.push(prefix.clone());
                 at += 1;
             }
             // The new name after `as` is no path.
@@ -288,28 +281,37 @@ fn impure(path: &[String]) -> Option<&'static str> {
 fn faults(file: &str, module: &[String], source: &Source) -> Vec<String> {
     let mut faults = Vec::new();
     let Some(user) = module.first() else { return faults };
-    for Mention { path, line, .. } in source.mentions.iter().filter(|mention| !mention.test) {
+    for Mention { path, .. } in source.mentions.iter().filter(|mention| !mention.test) {
         if let [root, used, ..] = path.as_slice()
             && root == "crate"
             // A macro's or type's name at the root is not a module's.
             && layer_of(used).is_some()
             && let Some(fault) = import_fault(user, used)
         {
-            faults.push(format!("{file}:{line}: {fault} ({})", path.join("::")));
+            faults.push(format!("{file}: {fault} ({})", path.join("::")));
         }
         if PURE.contains(&user.as_str())
             && let Some(what) = impure(path)
         {
-            faults.push(format!("{file}:{line}: '{user}' is pure and must not use {what} ({})", path.join("::")));
+            faults.push(format!("{file}: '{user}' is pure and must not use {what} ({})", path.join("::")));
         }
     }
     let allowed = UNSAFE.iter().find(|(place, _)| file.starts_with(place)).map_or(0, |(_, times)| *times);
-    faults.extend(source.unsafe_lines.iter().skip(allowed).map(|line| format!("{file}:{line}: unsafe is not for here")));
+    if source.unsafes > allowed {
+        faults.push(format!("{file}: unsafe is not for here"));
+    }
     faults
 }
 
 /// Reads a module's file and those of the modules that it declares.
-fn walk(root: &Path, file: &Path, module: &[String], test: bool, seen: &mut BTreeSet<PathBuf>, found: &mut Vec<String>) {
+fn walk(
+    root: &Path,
+    file: &Path,
+    module: &[String],
+    test: bool,
+    seen: &mut BTreeSet<PathBuf>,
+    found: &mut Vec<String>,
+) {
     let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let source = Source::read(&text, module, test);
     let shown = file.strip_prefix(root).expect("within the package").display().to_string();
@@ -383,15 +385,17 @@ fn binaries_use_what_they_are_granted() {
         let granted = BINARIES.iter().find(|(binary, _)| *binary == name);
         let granted = granted.unwrap_or_else(|| panic!("BINARIES does not know {name}")).1;
         let source = Source::read(&fs::read_to_string(file).expect("a binary's source"), &[], false);
-        for Mention { path, line, .. } in &source.mentions {
+        for Mention { path, .. } in &source.mentions {
             if let [root, used, ..] = path.as_slice()
                 && root == "vmfabric"
                 && !granted.contains(&used.as_str())
             {
-                found.push(format!("src/bin/{name}.rs:{line}: it must not use '{used}'"));
+                found.push(format!("src/bin/{name}.rs must not use '{used}' ({})", path.join("::")));
             }
         }
-        found.extend(source.unsafe_lines.iter().map(|line| format!("src/bin/{name}.rs:{line}: unsafe")));
+        if source.unsafes > 0 {
+            found.push(format!("src/bin/{name}.rs: unsafe is not for here"));
+        }
     }
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
 }
@@ -407,42 +411,50 @@ fn faults_of(path: &str, text: &str) -> Vec<String> {
 #[test]
 fn bad_sources_are_found_out() {
     let cases: &[(&str, &str, &[&str])] = &[
-        ("planner::port", "use crate::diff::Scope;", &["f.rs:1: 'planner' must not use 'diff' (crate::diff::Scope)"]),
+        ("planner::port", "use crate::diff::Scope;", &["f.rs: 'planner' must not use 'diff' (crate::diff::Scope)"]),
         (
             "intent",
             "use crate::{\n  net::{self, IfName},\n  store::{sqlite::{SqliteStore as S, Other}, *},\n};",
             &[
-                "f.rs:3: 'intent' must not use 'store' (crate::store::sqlite::SqliteStore)",
-                "f.rs:3: 'intent' must not use 'store' (crate::store::sqlite::Other)",
+                "f.rs: 'intent' must not use 'store' (crate::store::sqlite::SqliteStore)",
+                "f.rs: 'intent' must not use 'store' (crate::store::sqlite::Other)",
             ],
         ),
-        ("net", "use crate::{self as all, planner};", &["f.rs:1: 'net' must not use 'planner' (crate::planner)"]),
-        ("net::mac", "fn f() -> super::super::driver::X {}", &["f.rs:1: 'net' must not use 'driver' (crate::driver::X)"]),
-        ("net", "m! { if x { crate::dbus::y(1) } }", &["f.rs:1: 'net' must not use 'dbus' (crate::dbus::y)"]),
-        ("net", "macro_rules! m { () => { $crate::cli::z() } }", &["f.rs:1: 'net' must not use 'cli' (crate::cli::z)"]),
+        ("net", "use crate::{self as all, planner};", &["f.rs: 'net' must not use 'planner' (crate::planner)"]),
+        ("net::mac", "fn f() -> super::super::driver::X {}", &["f.rs: 'net' must not use 'driver' (crate::driver::X)"]),
+        ("net", "m! { if x { crate::dbus::y(1) } }", &["f.rs: 'net' must not use 'dbus' (crate::dbus::y)"]),
+        ("net", "macro_rules! m { () => { $crate::cli::z() } }", &["f.rs: 'net' must not use 'cli' (crate::cli::z)"]),
         (
             "net",
             "mod a { mod b { use super::super::super::daemon; } }",
-            &["f.rs:1: 'net' must not use 'daemon' (crate::daemon)"],
+            &["f.rs: 'net' must not use 'daemon' (crate::daemon)"],
         ),
-        ("cli", "use crate::reconciler::Command;", &["f.rs:1: 'cli' must not use 'reconciler' (crate::reconciler::Command)"]),
-        ("libvirt", "fn f(x: &crate::driver::X) {}", &["f.rs:1: 'libvirt' must not use 'driver' (crate::driver::X)"]),
+        (
+            "cli",
+            "use crate::reconciler::Command;",
+            &["f.rs: 'cli' must not use 'reconciler' (crate::reconciler::Command)"],
+        ),
+        ("libvirt", "fn f(x: &crate::driver::X) {}", &["f.rs: 'libvirt' must not use 'driver' (crate::driver::X)"]),
         (
             "diff",
             "use std::{fs, net::{IpAddr, UdpSocket}};\nfn f() { ::std::time::SystemTime::now(); tokio::spawn(g()); }",
             &[
-                "f.rs:1: 'diff' is pure and must not use std::fs (std::fs)",
-                "f.rs:1: 'diff' is pure and must not use std::net::UdpSocket (std::net::UdpSocket)",
-                "f.rs:2: 'diff' is pure and must not use std::time::SystemTime (std::time::SystemTime::now)",
-                "f.rs:2: 'diff' is pure and must not use tokio (tokio::spawn)",
+                "f.rs: 'diff' is pure and must not use std::fs (std::fs)",
+                "f.rs: 'diff' is pure and must not use std::net::UdpSocket (std::net::UdpSocket)",
+                "f.rs: 'diff' is pure and must not use std::time::SystemTime (std::time::SystemTime::now)",
+                "f.rs: 'diff' is pure and must not use tokio (tokio::spawn)",
             ],
         ),
-        ("intent", "fn f() -> Uuid { Uuid::new_v4() }", &["f.rs:1: 'intent' is pure and must not use new_v4 (Uuid::new_v4)"]),
-        ("store", "fn f() { unsafe { g() } }", &["f.rs:1: unsafe is not for here"]),
+        (
+            "intent",
+            "fn f() -> Uuid { Uuid::new_v4() }",
+            &["f.rs: 'intent' is pure and must not use new_v4 (Uuid::new_v4)"],
+        ),
+        ("store", "fn f() { unsafe { g() } }", &["f.rs: unsafe is not for here"]),
         (
             "net",
             "#[cfg(test)] use crate::{store::X};\n#[cfg(test)]\nmod tests { use crate::store::Y; }\nuse crate::store::Z;",
-            &["f.rs:4: 'net' must not use 'store' (crate::store::Z)"],
+            &["f.rs: 'net' must not use 'store' (crate::store::Z)"],
         ),
     ];
     for (path, text, expected) in cases {
@@ -466,5 +478,5 @@ fn good_sources_pass() {
     let one = Source::read("fn f() { unsafe { g() } }", &module("daemon"), false);
     assert!(faults("src/daemon/mod.rs", &module("daemon"), &one).is_empty());
     let two = Source::read("fn f() { unsafe { g() }\n unsafe { g() } }", &module("daemon"), false);
-    assert_eq!(faults("src/daemon/mod.rs", &module("daemon"), &two), ["src/daemon/mod.rs:2: unsafe is not for here"]);
+    assert_eq!(faults("src/daemon/mod.rs", &module("daemon"), &two), ["src/daemon/mod.rs: unsafe is not for here"]);
 }

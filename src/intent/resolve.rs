@@ -167,7 +167,7 @@ fn network_on_bridge<'a>(
             "bridge {bridge} has no network for VLAN {vid}; make it with 'vmfabric network create NAME --vlan {vid} --physical {name}'"
         )),
         (None, None) => Err(format!(
-            "bridge {bridge} has no network for untagged frames; name a network in the guest's metadata, or make one with 'vmfabric network create NAME --flat --physical {name}'"
+            "bridge {bridge} has no network for untagged frames; name a network in the guest's metadata, or make one with 'vmfabric network create NAME --physical {name}'"
         )),
     }
 }
@@ -178,21 +178,24 @@ fn fresh(
     nic: &NicRequest,
     leased: impl Fn(SubnetId, IpAddr) -> bool,
 ) -> Result<Resolution, IntentError> {
-    let trunk = nic.trunk.then(|| Trunk {
-        native: nic.native_vlan.is_some(),
-        tagged: nic.vlans.iter().copied().filter(|vid| Some(*vid) != nic.native_vlan).collect(),
-    });
     Ok(Resolution::New(Box::new(Port {
         id: guest_port_id(nic.domain, nic.mac, network.id),
         network: network.id,
         name: None,
         mac: nic.mac,
         fixed_ips: intent.allot(network, nic.mac, leased)?,
-        trunk,
+        trunk: trunk_of(nic),
         dns_name: None,
         device: Some(nic.guest()),
         origin: Origin::Guest,
     })))
+}
+
+fn trunk_of(nic: &NicRequest) -> Option<Trunk> {
+    nic.trunk.then(|| Trunk {
+        native: nic.native_vlan.is_some(),
+        tagged: nic.vlans.iter().copied().filter(|vid| Some(*vid) != nic.native_vlan).collect(),
+    })
 }
 
 /// The identity of the port that a NIC gets by itself: the same for the same guest, MAC and network (RFC 9562 v5).
@@ -211,13 +214,64 @@ pub fn changes_for(intent: &Intent, resolution: &Resolution, nic: &NicRequest) -
             old.into_iter().chain([Change::PutPort((**port).clone())]).collect()
         }
         Resolution::Port(id) => match intent.port(*id) {
-            // The guest was renamed. A port that a person made keeps what they said of it.
-            Some(port)
-                if port.origin == Origin::Guest && port.device.as_ref().is_some_and(|d| d.name != nic.domain_name) =>
-            {
-                vec![Change::PutPort(Port { device: Some(nic.guest()), ..port.clone() })]
+            // The guest was renamed, or its trunk has other VLANs. A port that a person made keeps what they said of it.
+            Some(port) if port.origin == Origin::Guest => {
+                let now = Port { device: Some(nic.guest()), trunk: trunk_of(nic), ..port.clone() };
+                if now == *port { Vec::new() } else { vec![Change::PutPort(now)] }
             }
             _ => Vec::new(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intent::{Bridging, NetworkDraft, PhysicalNetwork, ResourceName};
+
+    fn vid(id: u16) -> VlanId {
+        VlanId::new(id).expect("VLAN")
+    }
+
+    fn trunk_nic(tagged: &[u16]) -> NicRequest {
+        NicRequest {
+            domain: Uuid::from_u128(1),
+            domain_name: "fw".into(),
+            mac: "52:54:00:00:00:01".parse().expect("mac"),
+            source: NicSource::Bridge(IfName::new("vmf-lan").expect("name")),
+            wish_network: Some("lab".into()),
+            wish_port: None,
+            vlans: tagged.iter().copied().map(vid).collect(),
+            native_vlan: None,
+            trunk: !tagged.is_empty(),
+        }
+    }
+
+    #[test]
+    fn a_guests_own_port_follows_the_vlans_of_its_definition() {
+        let bridging = Bridging::Own {
+            uplink: IfName::new("eth1").expect("name"),
+            bridge: IfName::new("vmf-lan").expect("name"),
+            take_host_nic: false,
+        };
+        let lan = ResourceName::new("lan").expect("name");
+        let physical = PhysicalNetwork { bridging, vlans: vid(1)..=vid(4094), native_vlan: vid(1) };
+        let host = HostConfig { physical_networks: [(lan.clone(), physical)].into(), ..HostConfig::default() };
+        let mut intent = Intent::default();
+        let name = ResourceName::new("lab").expect("name");
+        let draft = NetworkDraft { name, physical_network: Some(lan), vlan: None, mtu: None, dns_domain: None };
+        let network = draft.complete(NetworkId(Uuid::from_u128(2)), &intent, None).expect("complete");
+        let _ = intent.apply(vec![Change::PutNetwork(network)], &host).expect("applied");
+        for tagged in [&[20u16, 30][..], &[20], &[]] {
+            let nic = trunk_nic(tagged);
+            let resolution = resolve(&intent, &host, &nic, |_, _| false).expect("resolved");
+            let changes = changes_for(&intent, &resolution, &nic);
+            let _ = intent.apply(changes, &host).expect("applied");
+            let port = intent.port_by_device(nic.domain, nic.mac).expect("its port");
+            let has: Vec<u16> = port.trunk.iter().flat_map(|trunk| &trunk.tagged).map(|vid| vid.get()).collect();
+            assert_eq!(has, tagged);
+            let again = resolve(&intent, &host, &nic, |_, _| false).expect("resolved");
+            assert_eq!(changes_for(&intent, &again, &nic), []);
+        }
     }
 }

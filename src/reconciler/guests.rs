@@ -59,7 +59,17 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 claimed.push(Claimed { port, tap: nic.tap.clone(), nic: request });
             }
         }
+        let altered = {
+            let view = self.view();
+            let known =
+                |change: &Change| !matches!(change, Change::PutPort(port) if view.intent.port(port.id).is_none());
+            changes.iter().any(known)
+        };
         self.commit(changes).await?;
+        if altered {
+            // A port that was there before may leave VLANs behind, on an uplink say.
+            self.mark_dirty();
+        }
         Ok(claimed)
     }
 
