@@ -192,7 +192,12 @@ fn path_attribute(attribute: &TokenStream) -> Option<String> {
 }
 
 /// Reads `a::b::{c, d::e}` from `at` on into whole paths; gives the token after it.
-fn read_path(tokens: &[TokenTree], at: usize, prefix: &mut Vec<String>, found: &mut Vec<(Vec<String>, usize)>) -> usize {
+fn read_path(
+    tokens: &[TokenTree],
+    at: usize,
+    prefix: &mut Vec<String>,
+    found: &mut Vec<(Vec<String>, usize)>,
+) -> usize {
     let depth = prefix.len();
     let mut at = at;
     let mut line = 0;
@@ -304,12 +309,20 @@ fn faults(file: &str, module: &[String], source: &Source) -> Vec<String> {
         }
     }
     let allowed = UNSAFE.iter().find(|(place, _)| file.starts_with(place)).map_or(0, |(_, times)| *times);
-    faults.extend(source.unsafe_lines.iter().skip(allowed).map(|line| format!("{file}:{line}: unsafe is not for here")));
+    faults
+        .extend(source.unsafe_lines.iter().skip(allowed).map(|line| format!("{file}:{line}: unsafe is not for here")));
     faults
 }
 
 /// Reads a module's file and those of the modules that it declares.
-fn walk(root: &Path, file: &Path, module: &[String], test: bool, seen: &mut BTreeSet<PathBuf>, found: &mut Vec<String>) {
+fn walk(
+    root: &Path,
+    file: &Path,
+    module: &[String],
+    test: bool,
+    seen: &mut BTreeSet<PathBuf>,
+    found: &mut Vec<String>,
+) {
     let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let source = Source::read(&text, module, test);
     let shown = file.strip_prefix(root).expect("within the package").display().to_string();
@@ -417,7 +430,11 @@ fn bad_sources_are_found_out() {
             ],
         ),
         ("net", "use crate::{self as all, planner};", &["f.rs:1: 'net' must not use 'planner' (crate::planner)"]),
-        ("net::mac", "fn f() -> super::super::driver::X {}", &["f.rs:1: 'net' must not use 'driver' (crate::driver::X)"]),
+        (
+            "net::mac",
+            "fn f() -> super::super::driver::X {}",
+            &["f.rs:1: 'net' must not use 'driver' (crate::driver::X)"],
+        ),
         ("net", "m! { if x { crate::dbus::y(1) } }", &["f.rs:1: 'net' must not use 'dbus' (crate::dbus::y)"]),
         ("net", "macro_rules! m { () => { $crate::cli::z() } }", &["f.rs:1: 'net' must not use 'cli' (crate::cli::z)"]),
         (
@@ -425,7 +442,11 @@ fn bad_sources_are_found_out() {
             "mod a { mod b { use super::super::super::daemon; } }",
             &["f.rs:1: 'net' must not use 'daemon' (crate::daemon)"],
         ),
-        ("cli", "use crate::reconciler::Command;", &["f.rs:1: 'cli' must not use 'reconciler' (crate::reconciler::Command)"]),
+        (
+            "cli",
+            "use crate::reconciler::Command;",
+            &["f.rs:1: 'cli' must not use 'reconciler' (crate::reconciler::Command)"],
+        ),
         ("libvirt", "fn f(x: &crate::driver::X) {}", &["f.rs:1: 'libvirt' must not use 'driver' (crate::driver::X)"]),
         (
             "diff",
@@ -437,7 +458,11 @@ fn bad_sources_are_found_out() {
                 "f.rs:2: 'diff' is pure and must not use tokio (tokio::spawn)",
             ],
         ),
-        ("intent", "fn f() -> Uuid { Uuid::new_v4() }", &["f.rs:1: 'intent' is pure and must not use new_v4 (Uuid::new_v4)"]),
+        (
+            "intent",
+            "fn f() -> Uuid { Uuid::new_v4() }",
+            &["f.rs:1: 'intent' is pure and must not use new_v4 (Uuid::new_v4)"],
+        ),
         ("store", "fn f() { unsafe { g() } }", &["f.rs:1: unsafe is not for here"]),
         (
             "net",
