@@ -11,6 +11,9 @@ SYSTEMDUNITDIR ?= $(PREFIX)/lib/systemd/system
 DBUSPOLICYDIR ?= $(PREFIX)/share/dbus-1/system.d
 DBUSINTERFACEDIR ?= $(PREFIX)/share/dbus-1/interfaces
 POLKITACTIONDIR ?= $(PREFIX)/share/polkit-1/actions
+NMCONFDIR ?= $(PREFIX)/lib/NetworkManager/conf.d
+SYSTEMDNETWORKDIR ?= $(PREFIX)/lib/systemd/network
+MANDIR ?= $(PREFIX)/share/man
 DESTDIR ?=
 
 CARGO ?= cargo
@@ -77,8 +80,11 @@ bench: root ## speed, printed as ratios measured in one run (root)
 	$(CARGO) bench $(CARGOFLAGS)
 
 deb: rust-deps ## a Debian package in target/debian/
+	@$(RIG)/install-deps deb
 	$(CARGO) build --release $(CARGOFLAGS)
 	packaging/build-deb target/debian
+
+MANPAGES = $(wildcard docs/man/*.1 docs/man/*.5 docs/man/*.8)
 
 # $(call install_with_paths,MODE,FILE,TARGET): /usr/sbin and /usr/bin in FILE become what PREFIX asks for.
 install_with_paths = sed -e 's|/usr/sbin/vmfabric|$(SBINDIR)/vmfabric|g' -e 's|/usr/bin/vmfabric|$(BINDIR)/vmfabric|g' \
@@ -94,6 +100,12 @@ install: ## copy what was built to DESTDIR/PREFIX (PREFIX=/usr: libvirt, D-Bus a
 	$(foreach f,$(wildcard dbus/*.policy),$(INSTALL) -D -m 644 $(f) $(DESTDIR)$(POLKITACTIONDIR)/$(notdir $(f)) &&) :
 	$(foreach f,$(wildcard systemd/*.service systemd/*.socket),\
 	  $(call install_with_paths,644,$(f),$(DESTDIR)$(SYSTEMDUNITDIR)/$(notdir $(f))) &&) :
+	$(foreach f,$(wildcard packaging/NetworkManager/*.conf),\
+	  $(INSTALL) -D -m 644 $(f) $(DESTDIR)$(NMCONFDIR)/$(notdir $(f)) &&) :
+	$(foreach f,$(wildcard packaging/systemd-networkd/*),\
+	  $(INSTALL) -D -m 644 $(f) $(DESTDIR)$(SYSTEMDNETWORKDIR)/$(notdir $(f)) &&) :
+	$(foreach f,$(MANPAGES),{ $(INSTALL) -d $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(f))) && gzip -9n <$(f) \
+	  >$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(f)))/$(notdir $(f)).gz; } &&) :
 	$(call install_with_paths,755,packaging/hooks/qemu,$(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/qemu.d/vmfabric)
 	$(call install_with_paths,755,packaging/hooks/network,$(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/network.d/vmfabric)
 	$(foreach f,$(wildcard packaging/vmfabricd.toml),\
@@ -107,6 +119,9 @@ uninstall: ## remove what `install` put there; state in /var/lib/vmfabric and th
 	rm -f $(addprefix $(DESTDIR)$(DBUSINTERFACEDIR)/,$(notdir $(wildcard dbus/*.xml)))
 	rm -f $(addprefix $(DESTDIR)$(POLKITACTIONDIR)/,$(notdir $(wildcard dbus/*.policy)))
 	rm -f $(addprefix $(DESTDIR)$(SYSTEMDUNITDIR)/,$(notdir $(wildcard systemd/*.service systemd/*.socket)))
+	rm -f $(addprefix $(DESTDIR)$(NMCONFDIR)/,$(notdir $(wildcard packaging/NetworkManager/*.conf)))
+	rm -f $(addprefix $(DESTDIR)$(SYSTEMDNETWORKDIR)/,$(notdir $(wildcard packaging/systemd-networkd/*)))
+	rm -f $(foreach f,$(MANPAGES),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(f)))/$(notdir $(f)).gz)
 
 fmt: ## format the source
 	$(CARGO) fmt

@@ -33,3 +33,51 @@ fn the_network_hook_makes_the_port_of_a_hot_plugged_nic() {
 fn libvirts_events_alone_suffice() {
     private_host(200, "guests/triggers.sh", &["libvirt"]);
 }
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn a_nic_that_cannot_be_connected_keeps_its_guest_from_starting() {
+    private_host(300, "guests/refusals.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn without_the_daemon_no_guest_starts_unconnected() {
+    private_host(400, "guests/no-daemon.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn nics_are_hot_plugged_and_unplugged() {
+    private_host(400, "guests/hotplug.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn a_guest_that_stops_leaves_nothing_and_comes_back_to_its_port() {
+    private_host(400, "guests/lifecycle.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn a_restart_loses_no_packet_and_no_lease() {
+    private_host(400, "guests/restart.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn libvirt_comes_and_goes_and_ten_guests_start_at_once() {
+    private_host(400, "guests/libvirt-restart.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn networks_are_offered_to_libvirt() {
+    private_host(400, "guests/publish.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn bad_input_is_told_and_nothing_is_lost() {
+    private_host(400, "guests/bad-input.sh", &[]);
+}

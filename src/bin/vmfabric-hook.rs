@@ -16,9 +16,9 @@ use vmfabric::{
     server::hook::{HookAnswer, HookRequest, SOCKET},
 };
 
-/// How long a guest's start waits for the daemon.
+/// How long the start of a guest of ours waits for the daemon.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How long what cannot fail waits.
+/// How long the start of any other guest waits, and the end of a guest for a place in the daemon's queue.
 const BRIEF: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
@@ -32,17 +32,20 @@ fn main() -> ExitCode {
     let mut xml = Vec::new();
     let read = io::stdin().take(MAX_XML as u64 + 1).read_to_end(&mut xml);
     if !may_fail {
-        let _ = ask(&request, &xml, BRIEF);
+        // Told, not asked.
+        let _ = send(&request, &xml, BRIEF);
         return ExitCode::SUCCESS;
     }
+    let claimed = claimed(&request, &xml);
+    let patience = if claimed.is_some() { DEADLINE } else { BRIEF };
     let outcome = match read {
-        Ok(_) => ask(&request, &xml, DEADLINE),
+        Ok(_) => ask(&request, &xml, patience),
         Err(error) => Err(error),
     };
     match outcome {
         Ok(HookAnswer { refuse: None }) => ExitCode::SUCCESS,
         Ok(HookAnswer { refuse: Some(reason) }) => fail(&reason),
-        Err(error) => match claimed(&request, &xml) {
+        Err(error) => match claimed {
             None => ExitCode::SUCCESS,
             Some(what) => fail(&format!(
                 "{what} is on a network of vmfabric, and vmfabricd does not answer ({error}), so that it would not be \
@@ -57,8 +60,7 @@ fn fail(reason: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn ask(request: &HookRequest, xml: &[u8], patience: Duration) -> io::Result<HookAnswer> {
-    let deadline = Instant::now() + patience;
+fn send(request: &HookRequest, xml: &[u8], patience: Duration) -> io::Result<Socket> {
     let mut socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // On a Unix socket this bounds the wait for a place in the queue, too (unix(7), SO_SNDTIMEO).
     socket.set_write_timeout(Some(patience))?;
@@ -68,6 +70,12 @@ fn ask(request: &HookRequest, xml: &[u8], patience: Duration) -> io::Result<Hook
     message.extend_from_slice(xml);
     socket.write_all(&message)?;
     socket.shutdown(std::net::Shutdown::Write)?;
+    Ok(socket)
+}
+
+fn ask(request: &HookRequest, xml: &[u8], patience: Duration) -> io::Result<HookAnswer> {
+    let deadline = Instant::now() + patience;
+    let mut socket = send(request, xml, patience)?;
     let mut answer = Vec::new();
     while !answer.ends_with(b"\n") {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use std::{path::PathBuf, process::ExitCode};
-use vmfabric::daemon::{Log, Paths, run};
+use vmfabric::daemon::{Log, Paths, clean_up, run};
 
 /// Networks for the virtual machines of a libvirt host.
 #[derive(Debug, Parser)]
@@ -14,6 +14,10 @@ struct Args {
     /// error, warn, info, debug or trace; overrides the configuration.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// Take vmfabric's links, filters and libvirt networks away, and end. Guests that run lose their networks; what is
+    /// configured stays stored. The daemon must be stopped.
+    #[arg(long)]
+    clean_up: bool,
 }
 
 #[tokio::main(worker_threads = 2)]
@@ -21,7 +25,8 @@ async fn main() -> ExitCode {
     let args = Args::parse();
     let log = Log::start(args.log_level);
     let paths = Paths { config: args.config, ..Paths::default() };
-    match run(paths, log).await {
+    let outcome = if args.clean_up { clean_up(&paths).await } else { run(paths, log).await };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");

@@ -251,7 +251,7 @@ async fn watch_prints_what_happens() {
     shows(&people, "port web: added").await;
     let id = bench.core.view().intent.find_port("web").expect("there").id;
     let tap = crate::net::IfName::new("vnet0").expect("valid");
-    bench.core.view().attachments.insert(id, Attachment { tap, domain: None, verified: true });
+    bench.core.view().attachments.insert(id, Attachment { tap, guest: None, verified: true });
     bench.core.tell(Notice::PortChanged(id));
     shows(&people, "port web: status active, tap vnet0").await;
     shows(&programs, r#""name":"web","properties":{"status":"active","tap":"vnet0"}"#).await;

@@ -1,9 +1,11 @@
 //! The composition root: configuration, wiring, readiness, reload and shutdown.
 
+mod clean_up;
 mod config;
 mod log;
 mod outlets;
 
+pub use clean_up::clean_up;
 pub use config::{Config, ConfigError};
 pub use log::Log;
 pub use outlets::{Services, StoredLeases};
@@ -76,6 +78,8 @@ pub enum DaemonError {
     Io { what: String, source: io::Error },
     #[error("the main loop ended by itself; see the messages before this one")]
     LoopEnded,
+    #[error("not all is cleaned up: {0}")]
+    LeftBehind(String),
 }
 
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {
@@ -109,9 +113,10 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     }
     let config = Config::load(&paths.config)?;
     log.set_default(&config.log_level);
+    // First: its lock keeps a second daemon from taking the first one's socket.
+    let store = Arc::new(SqliteStore::open(&paths.database)?);
     // Hooks that come from now on wait in the socket's queue.
     let listener = hook_listener(&paths.hook_socket)?;
-    let store = Arc::new(SqliteStore::open(&paths.database)?);
     let driver = KernelDriver::new(&planner::known_skeletons())?;
     let triggers = Triggers::wanted();
     let links = if triggers.netlink { kernel::watch()? } else { mpsc::channel(1).1 };

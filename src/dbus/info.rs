@@ -203,6 +203,7 @@ impl SubnetInfo {
 impl PortInfo {
     pub fn of(port: &Port, view: &View) -> Self {
         let attachment = view.attachments.get(&port.id);
+        let guest = attachment.and_then(|attachment| attachment.guest.as_ref());
         let trunk = port.trunk.as_ref();
         Self {
             id: port.id.to_string(),
@@ -214,7 +215,7 @@ impl PortInfo {
             trunk_only_tagged: trunk.is_some_and(|trunk| !trunk.native),
             dns_name: text(port.dns_name.as_ref()),
             device: text(port.device.as_ref().map(|device| device.domain)),
-            device_name: text(port.device.as_ref().map(|device| &device.name)),
+            device_name: text(guest.or(port.device.as_ref()).map(|device| &device.name)),
             origin: match port.origin {
                 Origin::Admin => "admin",
                 Origin::Guest => "guest",
@@ -222,7 +223,7 @@ impl PortInfo {
             .to_owned(),
             status: view.port_status(port.id).as_str().to_owned(),
             tap: text(attachment.map(|attachment| &attachment.tap)),
-            domain: text(attachment.and_then(|attachment| attachment.domain)),
+            domain: text(guest.map(|guest| guest.domain)),
             problems: problems(view, Subject::Port(port.id)),
         }
     }

@@ -24,6 +24,12 @@ pub struct NicRequest {
     pub trunk: bool,
 }
 
+impl NicRequest {
+    pub fn guest(&self) -> Device {
+        Device { domain: self.domain, name: self.domain_name.clone() }
+    }
+}
+
 /// Where a NIC is plugged in, in libvirt's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NicSource {
@@ -180,7 +186,7 @@ fn fresh(
         fixed_ips: intent.allot(network, nic.mac, leased)?,
         trunk: trunk_of(nic),
         dns_name: None,
-        device: Some(Device { domain: nic.domain, name: nic.domain_name.clone() }),
+        device: Some(nic.guest()),
         origin: Origin::Guest,
     })))
 }
@@ -210,8 +216,7 @@ pub fn changes_for(intent: &Intent, resolution: &Resolution, nic: &NicRequest) -
         Resolution::Port(id) => match intent.port(*id) {
             // The guest was renamed, or its trunk has other VLANs. A port that a person made keeps what they said of it.
             Some(port) if port.origin == Origin::Guest => {
-                let device = Some(Device { domain: nic.domain, name: nic.domain_name.clone() });
-                let now = Port { device, trunk: trunk_of(nic), ..port.clone() };
+                let now = Port { device: Some(nic.guest()), trunk: trunk_of(nic), ..port.clone() };
                 if now == *port { Vec::new() } else { vec![Change::PutPort(now)] }
             }
             _ => Vec::new(),

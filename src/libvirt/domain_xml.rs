@@ -267,12 +267,17 @@ fn vlan_element(node: Node<'_, '_>) -> Result<Option<NicVlan>, String> {
 fn metadata(root: Node<'_, '_>, domain: &mut Domain) -> Result<(), XmlError> {
     let ours = children(root, "metadata")
         .flat_map(|metadata| metadata.children())
-        .filter(|node| node.tag_name().namespace() == Some(METADATA_NS) && node.tag_name().name() == "domain");
+        .filter(|node| node.tag_name().namespace() == Some(METADATA_NS));
+    let (ours, others): (Vec<_>, Vec<_>) = ours.partition(|node| node.tag_name().name() == "domain");
+    for other in others {
+        let name = clip(other.tag_name().name());
+        warn(domain, || format!("vmfabric metadata: <{name}> is not known and was passed over; write <domain>"));
+    }
     let mut by_mac: HashMap<MacAddr, Vec<usize>> = HashMap::new();
     for (index, nic) in domain.nics.iter().enumerate() {
         by_mac.entry(nic.mac).or_default().push(index);
     }
-    let entries = ours.flat_map(|node| node.children()).filter(Node::is_element);
+    let entries = ours.into_iter().flat_map(|node| node.children()).filter(Node::is_element);
     for (index, entry) in entries.enumerate() {
         let name = entry.tag_name();
         if name.namespace() != Some(METADATA_NS) || name.name() != "interface" {

@@ -38,8 +38,8 @@ pub(super) fn plan_bridges(input: Input<'_>, plan: &mut Plan) -> Placements {
 pub(super) fn bridges_of(input: Input<'_>, network: &Network, plan: &mut Plan) -> Placements {
     let placed = match &network.segment {
         Segment::Local => place_local(input, network, plan),
-        Segment::Flat { physical_network } => place_physical(input, physical_network, None, plan),
-        Segment::Vlan { physical_network, vid } => place_physical(input, physical_network, Some(*vid), plan),
+        Segment::Flat { physical_network } => place_physical(input, network, physical_network, None, plan),
+        Segment::Vlan { physical_network, vid } => place_physical(input, network, physical_network, Some(*vid), plan),
     };
     match placed {
         Ok(placement) => Placements::from([(network.id, placement)]),
@@ -60,6 +60,7 @@ fn place_local(input: Input<'_>, network: &Network, plan: &mut Plan) -> Result<P
 
 fn place_physical(
     input: Input<'_>,
+    network: &Network,
     name: &ResourceName,
     vid: Option<VlanId>,
     plan: &mut Plan,
@@ -78,7 +79,16 @@ fn place_physical(
                         .into(),
                 );
             }
-            usable_uplink(input, name, uplink, bridge, *take_host_nic)?;
+            let links = &input.observed.datapath.links;
+            let uplink = match usable_uplink(input, name, uplink, bridge, *take_host_nic) {
+                Ok(()) => Some(uplink),
+                // Guests that run stay on the bridge, and on the uplink where it is one of the bridge's ports.
+                Err(message) if links.contains_key(bridge) => {
+                    plan.problems.push(Problem::new(Subject::Network(network.id), message));
+                    links.get(uplink).filter(|link| link.master() == Some(bridge)).map(|_| uplink)
+                }
+                Err(message) => return Err(message),
+            };
             if !plan.desired.links.contains_key(bridge) {
                 let seed = name.as_str().bytes().fold([0u8; 16], |mut seed, byte| {
                     seed.rotate_left(1);
@@ -89,12 +99,14 @@ fn place_physical(
                 let link = own_bridge(alias, &seed, vlan_aware, input);
                 ours_or_free(input, bridge, &link)?;
                 plan.desired.links.insert(bridge.clone(), link);
-                plan.desired.links.insert(uplink.clone(), uplink_link(input, name, uplink, bridge));
+                if let Some(uplink) = uplink {
+                    plan.desired.links.insert(uplink.clone(), uplink_link(input, name, uplink, bridge));
+                }
             }
             let vlan = vlan_aware.then(|| vid.unwrap_or(physical.native_vlan));
             // The native VLAN is carried as soon as a flat network asks for it: what comes untagged is its own.
             if vid.is_none()
-                && let Some(vlan) = vlan
+                && let (Some(uplink), Some(vlan)) = (uplink, vlan)
             {
                 plan.desired.vlans.insert((uplink.clone(), vlan), VlanEntry::Native);
             }
@@ -103,7 +115,7 @@ fn place_physical(
                 own: true,
                 vlan,
                 vlan_aware,
-                uplink: Some(uplink.clone()),
+                uplink: uplink.cloned(),
                 native_vlan: Some(physical.native_vlan),
             })
         }

@@ -300,3 +300,43 @@ fn pools_of_a_forwarded_subnet_leave_the_gateway_out() {
     );
     assert_eq!(pools, ["192.168.123.2-192.168.123.254".parse::<AddressRange>().expect("range")]);
 }
+
+/// A VLAN network on `lan` with one guest, settled on a host; and the host's picture for a plan.
+fn host_with_a_vlan_guest() -> (Observed, Intent, BTreeMap<PortId, IfName>) {
+    let (intent, attachments) = build(&Sketch { networks: vec![(2, 10, None)], ports: vec![(0, true, Vec::new())] });
+    let mut host = bare_host(1);
+    settle(&mut host, &intent, &attachments);
+    (host, intent, attachments)
+}
+
+fn plan_of(host: &Observed, intent: &Intent, attachments: &BTreeMap<PortId, IfName>) -> Plan {
+    let (config, previous) = (host_config(), BTreeMap::new());
+    plan(Input { intent, host: &config, attachments, observed: host, previous: &previous })
+}
+
+#[test]
+fn an_uplink_that_is_unplugged_leaves_the_guests_their_bridge() {
+    let (mut host, intent, attachments) = host_with_a_vlan_guest();
+    host.datapath.forget_link(&if_name("eth1"));
+    let plan = plan_of(&host, &intent, &attachments);
+    assert_eq!(plan.problems.len(), 1, "{:?}", plan.problems);
+    assert!(plan.problems[0].message.contains("eth1"), "{:?}", plan.problems);
+    assert!(plan.desired.links.contains_key(&if_name("vmf-lan")) && plan.desired.links.contains_key(&if_name("vnet0")));
+    assert!(!plan.desired.links.contains_key(&if_name("eth1")));
+    host.datapath.links.insert(if_name("eth1"), bare_host(0).datapath.links[&if_name("eth1")].clone());
+    settle(&mut host, &intent, &attachments);
+    assert_eq!(shortfall(&host, &intent, &attachments), None);
+    assert!(host.datapath.vlans.contains_key(&(if_name("eth1"), vid(10))));
+}
+
+#[test]
+fn an_address_that_the_uplink_gets_later_cuts_nobody_off() {
+    let (mut host, intent, attachments) = host_with_a_vlan_guest();
+    host.datapath.addresses.insert((if_name("eth1"), "192.0.2.1/24".parse().expect("address")));
+    assert_eq!(plan_of(&host, &intent, &attachments).problems.len(), 1);
+    assert!(changes_to(&host, &intent, &attachments).is_empty());
+    // Without guests and networks it would not be taken.
+    let (mut bare, address) = (bare_host(1), (if_name("eth1"), "192.0.2.1/24".parse().expect("address")));
+    bare.datapath.addresses.insert(address);
+    assert!(!plan_of(&bare, &intent, &attachments).desired.links.contains_key(&if_name("eth1")));
+}

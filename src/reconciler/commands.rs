@@ -12,7 +12,7 @@ use crate::{
     server::dhcpv4::DhcpEvent,
 };
 use serde_json::{Map, Value};
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 use uuid::Uuid;
 
 impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
@@ -55,18 +55,16 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             let network = view.intent.find_network(&id.to_string())?;
             let what = format!("network '{}'", network.name);
             let ports: Vec<&Port> = view.intent.ports_of(id).collect();
-            refuse_if_used(&view, what, ports.iter().copied())?;
+            refuse_if_used(&view, &what, ports.iter().copied())?;
             let kept: Vec<String> = ports
                 .iter()
                 .filter(|port| port.origin == Origin::Admin)
                 .map(|port| port.name.as_ref().map_or_else(|| port.id.to_string(), ToString::to_string))
                 .collect();
             if !kept.is_empty() {
-                return Err(CommandError::Intent(IntentError::Invalid(format!(
-                    "network '{}' has ports that were made by hand; delete them first: vmfabric port delete {}",
-                    network.name,
-                    kept.join(" ")
-                ))));
+                let by = format!("ports that were made by hand: {}", kept.join(", "));
+                let remedy = format!("delete them first: vmfabric port delete {}", kept.join(" "));
+                return Err(CommandError::InUse { what, by, remedy });
             }
         }
         self.commit_and_mark(Change::DeleteNetwork(id)).await
@@ -74,7 +72,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     async fn create_subnet(&mut self, draft: SubnetDraft) -> Result<Subnet, CommandError> {
         let subnet = draft.complete(SubnetId(Uuid::new_v4()), &self.view().intent)?;
-        self.refuse_host_overlap(&subnet)?;
+        self.refuse_host_overlap(&subnet).await?;
         self.commit_and_mark(Change::PutSubnet(subnet.clone())).await?;
         Ok(subnet)
     }
@@ -85,7 +83,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             let old = view.intent.find_subnet(&id.to_string())?;
             patched(&SubnetDraft::of(old), patch)?.complete(id, &view.intent)?
         };
-        self.refuse_host_overlap(&subnet)?;
+        self.refuse_host_overlap(&subnet).await?;
         self.commit_and_mark(Change::PutSubnet(subnet.clone())).await?;
         Ok(subnet)
     }
@@ -96,7 +94,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             let subnet = view.intent.find_subnet(&id.to_string())?;
             let holders = view.intent.ports_of(subnet.network);
             let holders = holders.filter(|port| port.fixed_ips.iter().any(|ip| ip.subnet == id));
-            refuse_if_used(&view, format!("subnet '{}'", subnet.name), holders)?;
+            refuse_if_used(&view, &format!("subnet '{}'", subnet.name), holders)?;
         }
         self.commit_and_mark(Change::DeleteSubnet(id)).await
     }
@@ -127,7 +125,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         {
             let view = self.view();
             let port = view.intent.find_port(&id.to_string())?;
-            refuse_if_used(&view, format!("port {id}"), [port])?;
+            refuse_if_used(&view, &format!("port {id}"), [port])?;
         }
         self.commit_and_mark(Change::DeletePort(id)).await
     }
@@ -139,17 +137,19 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 
     /// A block that this host is already in would take the host's own neighbours from it.
-    fn refuse_host_overlap(&self, subnet: &Subnet) -> Result<(), IntentError> {
+    async fn refuse_host_overlap(&mut self, subnet: &Subnet) -> Result<(), CommandError> {
         if subnet.host_address.is_none() {
             return Ok(());
         }
+        self.observe().await?;
         let observed = &self.observed.datapath;
         let foreign =
             observed.addresses.iter().filter(|(link, _)| !observed.links.get(link).is_some_and(|l| l.is_owned()));
         for (link, address) in foreign {
             if address.contains(&subnet.cidr.network()) || subnet.cidr.contains(&address.addr()) {
                 let other = IpNet::trunc(address);
-                return Err(IntentError::HostOverlap { cidr: subnet.cidr, other, link: link.to_string() });
+                let link = link.to_string();
+                return Err(IntentError::HostOverlap { cidr: subnet.cidr, other, link }.into());
             }
         }
         Ok(())
@@ -198,22 +198,20 @@ fn leased(view: &View, subnet: SubnetId, address: IpAddr) -> bool {
     lease.is_some_and(|lease| lease.expires > unix_now())
 }
 
-fn refuse_if_used<'a>(
-    view: &View,
-    what: String,
-    ports: impl IntoIterator<Item = &'a Port>,
-) -> Result<(), CommandError> {
-    let mut guests: Vec<String> = ports
-        .into_iter()
-        .filter(|port| view.attachments.contains_key(&port.id))
-        .map(|port| match &port.device {
-            Some(device) if !device.name.is_empty() => format!("'{}'", device.name),
-            _ => format!("with NIC {}", port.mac),
+fn refuse_if_used<'a>(view: &View, what: &str, ports: impl IntoIterator<Item = &'a Port>) -> Result<(), CommandError> {
+    let in_use = ports.into_iter().filter_map(|port| Some((port, view.attachments.get(&port.id)?)));
+    let guests: BTreeSet<String> = in_use
+        .map(|(port, attachment)| match attachment.guest.as_ref().or(port.device.as_ref()) {
+            Some(guest) if !guest.name.is_empty() => format!("guest '{}'", guest.name),
+            _ => format!("the guest with NIC {}", port.mac),
         })
         .collect();
-    guests.sort();
-    guests.dedup();
-    if guests.is_empty() { Ok(()) } else { Err(CommandError::InUse { what, guests: guests.join(", ") }) }
+    if guests.is_empty() {
+        return Ok(());
+    }
+    let by = guests.into_iter().collect::<Vec<_>>().join(", ");
+    let remedy = "shut it down or unplug the NIC first".to_owned();
+    Err(CommandError::InUse { what: what.to_owned(), by, remedy })
 }
 
 pub(super) fn unix_now() -> u64 {

@@ -55,6 +55,8 @@ pub struct Engine<D, S, O> {
     pub(super) previous: BTreeMap<Sysctl, String>,
     /// The running guests' NICs that libvirt or the hook told of: the tap of each port, and whose it is.
     pub(super) taps: BTreeMap<PortId, IfName>,
+    /// Ports whose NICs libvirt has no more, and whose taps the kernel still has.
+    pub(super) leaving: BTreeSet<PortId>,
     pub(super) published: BTreeSet<Uuid>,
     pub(super) index: Option<HookIndex>,
     /// Networks whose services must be brought up to date.
@@ -98,6 +100,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             observed,
             previous,
             taps: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             published: loaded.published.iter().copied().collect(),
             index: None,
             touched: BTreeSet::new(),
@@ -310,6 +313,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         drop(view);
         let view = self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.taps.retain(|port, _| view.intent.port(*port).is_some());
+        self.leaving.retain(|port| view.intent.port(*port).is_some());
     }
 }
 
@@ -335,7 +339,8 @@ fn is_fresh(loaded: &Loaded) -> bool {
     loaded.networks.is_empty() && !loaded.memos.iter().any(|(key, _)| key == super::bootstrap::MADE)
 }
 
-fn previous_of(loaded: &Loaded) -> BTreeMap<Sysctl, String> {
+/// What kernel parameters of others' links were before they were set, as the store remembers it.
+pub(crate) fn previous_of(loaded: &Loaded) -> BTreeMap<Sysctl, String> {
     let parse = |(key, value): &(String, String)| {
         let link = key.strip_prefix("sysctl:net/ipv4/conf/")?.strip_suffix("/forwarding")?;
         Some((Sysctl::Ipv4Forwarding(IfName::new(link).ok()?), value.clone()))

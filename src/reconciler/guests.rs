@@ -8,8 +8,8 @@ use crate::{
     datapath::{Change as KernelChange, Family, Link},
     diff::{Scope, diff},
     intent::{
-        Bridging, Change, NetworkId, NicRequest, NicSource, PortId, Resolution, ResolveError, SubnetId, changes_for,
-        resolve,
+        Bridging, Change, Device, NetworkId, NicRequest, NicSource, PortId, Resolution, ResolveError, SubnetId,
+        changes_for, resolve,
     },
     libvirt::{
         DomainState, LibvirtEvent,
@@ -78,7 +78,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let mut taps = BTreeMap::new();
         for claim in claimed {
             let Some(tap) = &claim.tap else { continue };
-            self.attach(claim.port, tap.clone(), Some(claim.nic.domain));
+            self.attach(claim.port, tap.clone(), Some(claim.nic.guest()));
             taps.insert(tap.clone(), claim.port);
         }
         self.bring_up_taps(&taps).await
@@ -151,8 +151,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 
     /// Notes that a port's guest runs with this tap.
-    pub(super) fn attach(&mut self, port: PortId, tap: IfName, domain: Option<Uuid>) {
+    pub(super) fn attach(&mut self, port: PortId, tap: IfName, guest: Option<Device>) {
         let old = self.taps.insert(port, tap.clone());
+        self.leaving.remove(&port);
         // A tap serves one port: it may have served another before its guest was redefined.
         let others: Vec<PortId> =
             self.taps.iter().filter(|(p, t)| **p != port && **t == tap).map(|(p, _)| *p).collect();
@@ -162,9 +163,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         }
         let mut view = self.view_mut();
         let known = view.attachments.get(&port).filter(|known| known.tap == tap).cloned();
-        let domain = domain.or(known.as_ref().and_then(|known| known.domain));
+        let guest = guest.or(known.as_ref().and_then(|known| known.guest.clone()));
         let verified = known.is_some_and(|known| known.verified);
-        view.attachments.insert(port, Attachment { tap, domain, verified });
+        view.attachments.insert(port, Attachment { tap, guest, verified });
         let network = view.intent.port(port).map(|port| port.network);
         drop(view);
         self.touched.extend(network);
@@ -245,11 +246,14 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         ports.into_iter().for_each(|port| self.tap_gone(port));
     }
 
-    /// A port's tap is gone: the guest stopped, or the NIC was unplugged, and then its port goes too.
+    /// A port's tap is gone: the guest stopped, or the NIC was unplugged.
     pub(super) fn tap_gone(&mut self, port: PortId) {
         let domain = self.view().intent.port(port).and_then(|port| port.device.as_ref()).map(|device| device.domain);
         self.detach(port);
-        if let Some(domain) = domain {
+        // libvirt told of the NIC's end before the kernel did.
+        if self.leaving.remove(&port)
+            && let Some(domain) = domain
+        {
             self.outlets.refresh_domain(domain);
         }
     }
@@ -388,7 +392,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         for claim in placed {
             let mut view = self.view_mut();
             if let Some(attachment) = view.attachments.get_mut(&claim.port) {
-                attachment.domain = Some(claim.nic.domain);
+                attachment.guest = Some(claim.nic.guest());
             }
         }
         for claim in fresh {
@@ -423,7 +427,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     /// Deletes those of the ports that no tap serves. libvirt may tell of a NIC's end before the kernel does; where the
     /// tap is still there, its end asks libvirt again.
-    async fn delete_unserved(&mut self, mut ports: Vec<PortId>) {
+    async fn delete_unserved(&mut self, ports: Vec<PortId>) {
         let links: BTreeSet<IfName> = ports.iter().filter_map(|port| self.taps.get(port)).cloned().collect();
         if !links.is_empty() {
             match self.driver.observe_links(&links).await {
@@ -435,8 +439,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             let gone: Vec<PortId> = ports.iter().filter(gone).copied().collect();
             gone.into_iter().for_each(|port| self.detach(port));
         }
-        ports.retain(|port| !self.taps.contains_key(port));
-        self.delete_ports(ports).await;
+        let (served, unserved): (Vec<_>, Vec<_>) = ports.into_iter().partition(|port| self.taps.contains_key(port));
+        self.leaving.extend(served);
+        self.delete_ports(unserved).await;
     }
 
     async fn delete_ports(&mut self, ports: Vec<PortId>) {

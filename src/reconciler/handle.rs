@@ -39,8 +39,8 @@ pub enum CommandError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Driver(#[from] DriverError),
-    #[error("{what} is in use by guest {guests}; shut it down or unplug the NIC first")]
-    InUse { what: String, guests: String },
+    #[error("{what} is in use by {by}; {remedy}")]
+    InUse { what: String, by: String, remedy: String },
     #[error("vmfabricd is busy with more requests than it queues; try again")]
     Busy,
     #[error("vmfabricd is stopping")]

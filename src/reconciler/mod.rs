@@ -16,6 +16,7 @@ mod view;
 mod tests;
 
 pub use crate::planner::{Problem, Subject};
+pub(crate) use engine::previous_of;
 pub use engine::{Engine, Inputs, StartError};
 pub use guests::source_of;
 pub use handle::{Command, CommandError, Handle, Notice, Reply};

@@ -1,12 +1,11 @@
 use crate::{
     backend::LeaseRecord,
     datapath::Capabilities,
-    intent::{HostConfig, Intent, Network, NetworkId, PortId},
+    intent::{Device, HostConfig, Intent, Network, NetworkId, PortId},
     net::IfName,
     planner::{Problem, Subject},
 };
 use std::{collections::BTreeMap, net::IpAddr};
-use uuid::Uuid;
 
 /// What readers see: the intent as committed, and what became of it.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +28,7 @@ pub struct View {
 pub struct Attachment {
     pub tap: IfName,
     /// `None`: known only from the kernel, until libvirt tells.
-    pub domain: Option<Uuid>,
+    pub guest: Option<Device>,
     /// Its plan is applied and verified.
     pub verified: bool,
 }

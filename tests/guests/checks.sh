@@ -9,9 +9,9 @@ elapsed() { awk "BEGIN { printf \"%.1f\", $EPOCHREALTIME - $began }"; }
 
 # check TEXT COMMAND...: a line of the report; the command's output is shown when it fails
 check() {
-  local text=$1 output status
+  local text=$1 output=$RIG_LOGS/check.out status
   shift
-  output=$("$@" 2>&1)
+  "$@" >"$output" 2>&1 # in this shell: what it sets stays
   status=$?
   if [ $status = 0 ]; then
     passed=$((passed + 1))
@@ -20,7 +20,7 @@ check() {
   fi
   failed=$((failed + 1))
   printf '%6s s  FAIL  %s\n' "$(elapsed)" "$text"
-  sed 's/^/                 /' <<<"$output"
+  tail -n 40 "$output" | sed 's/^/                 /'
   return $status
 }
 

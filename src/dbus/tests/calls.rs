@@ -72,7 +72,7 @@ async fn refusals_have_names() {
 
     let port = bench.core.view().intent.find_port("web").expect("there").id;
     let tap = crate::net::IfName::new("vnet0").expect("valid");
-    bench.core.view().attachments.insert(port, Attachment { tap, domain: None, verified: true });
+    bench.core.view().attachments.insert(port, Attachment { tap, guest: None, verified: true });
     let blue = resource(&bench, &manager.get_network("blue").await.expect("there")).await;
     refused!(blue.delete().await, InUse);
     refused!(manager.set_log_level("loud").await, InvalidArgument);

@@ -113,7 +113,11 @@ impl Core {
     fn delete_network(&self, id: NetworkId) -> Result<(), CommandError> {
         self.change(|intent, attached| {
             if intent.ports_of(id).any(|port| attached.contains(&port.id)) {
-                return Err(CommandError::InUse { what: format!("network {id}"), guests: "web".into() });
+                return Err(CommandError::InUse {
+                    what: format!("network {id}"),
+                    by: "guest 'web'".into(),
+                    remedy: "shut it down".into(),
+                });
             }
             Ok((Change::DeleteNetwork(id), (), Notice::NetworkRemoved(id)))
         })

@@ -51,7 +51,7 @@ async fn objects_come_change_and_go() {
 
     let id = bench.core.view().intent.find_port("web").expect("there").id;
     let tap = crate::net::IfName::new("vnet0").expect("valid");
-    bench.core.view().attachments.insert(id, Attachment { tap, domain: None, verified: false });
+    bench.core.view().attachments.insert(id, Attachment { tap, guest: None, verified: false });
     bench.core.tell(Notice::PortChanged(id));
     // Only what changed.
     let changed = signals.next("PropertiesChanged", &port).await;

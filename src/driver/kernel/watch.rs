@@ -111,6 +111,8 @@ impl Watcher {
         if bridging {
             // A port's VLANs or state: such a message tells neither kind nor alias.
             (link.kind, link.alias) = (None, None);
+            // Such a message about a bridge itself names it as its own master.
+            link.master = link.master.map(|master| master.filter(|master| *master != name));
         }
         // A link that was renamed is gone under its former name, which no message tells.
         if let Some(former) = former.filter(|former| *former != name) {

@@ -1,0 +1,90 @@
+//! What the benches share: clocks, percentiles, and a table that a person can read.
+#![allow(dead_code, reason = "each bench uses a part of it")]
+
+pub mod netlink;
+
+use nix::time::{ClockId, clock_gettime};
+use std::{fmt, time::Duration};
+
+/// CPU time of the calling thread.
+pub fn cpu() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock that Linux has").into()
+}
+
+/// One cell of the table.
+#[derive(Debug, Clone)]
+pub enum Figure {
+    Time(Duration),
+    /// Samples of one thing.
+    Spread(Vec<Duration>),
+    Text(String),
+    None,
+}
+
+impl Figure {
+    /// The sample that `share` of all do not exceed.
+    pub fn percentile(samples: &[Duration], share: f64) -> Duration {
+        let mut sorted = samples.to_vec();
+        sorted.sort();
+        let rank = (share * sorted.len() as f64).ceil() as usize;
+        sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+    }
+
+    /// The same relative to `floor`.
+    pub fn ratio(&self, floor: Duration) -> Figure {
+        let times = |time: Duration| format!("{:.1}x", time.as_secs_f64() / floor.as_secs_f64());
+        match self {
+            Figure::Spread(samples) => Figure::Text(format!(
+                "{} / {}",
+                times(Self::percentile(samples, 0.5)),
+                times(Self::percentile(samples, 0.99))
+            )),
+            Figure::Time(time) => Figure::Text(times(*time)),
+            other => other.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Figure::Time(time) => millis(*time),
+            Figure::Spread(samples) => {
+                format!("{} / {}", millis(Self::percentile(samples, 0.5)), millis(Self::percentile(samples, 0.99)))
+            }
+            Figure::Text(text) => text.clone(),
+            Figure::None => String::new(),
+        };
+        f.pad(&text)
+    }
+}
+
+fn millis(time: Duration) -> String {
+    let ms = time.as_secs_f64() * 1e3;
+    if ms < 10.0 { format!("{ms:.2} ms") } else { format!("{ms:.0} ms") }
+}
+
+/// A table that is printed as it grows.
+#[derive(Debug)]
+pub struct Report;
+
+impl Report {
+    pub fn new(title: &str) -> Self {
+        println!("\n{title}");
+        Self
+    }
+
+    pub fn head(&self, columns: &[&str]) {
+        let cells: String = columns.iter().map(|column| format!(" {column:>19}")).collect();
+        println!("{:<52} {:>9}{cells}", "", "asked");
+    }
+
+    pub fn row(&self, what: &str, asked: &str, figures: &[Figure]) {
+        let cells: String = figures.iter().map(|figure| format!(" {figure:>19}")).collect();
+        println!("{what:<52} {asked:>9}{cells}");
+    }
+
+    pub fn note(&self, text: impl fmt::Display) {
+        println!("  {text}");
+    }
+}

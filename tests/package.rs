@@ -1,0 +1,147 @@
+//! What is shipped: the configuration file, the licences, the units, and the Debian package.
+
+use serde_json::Value;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Command,
+};
+use vmfabric::daemon::Config;
+
+const SHIPPED: &str = include_str!("../packaging/vmfabricd.toml");
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A setting that is commented out has no space after the `#`; prose has one.
+fn uncommented() -> String {
+    let bare = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => setting.to_owned(),
+        _ => line.to_owned(),
+    };
+    SHIPPED.lines().map(|line| bare(line) + "\n").collect()
+}
+
+#[test]
+fn the_shipped_configuration_is_the_default() {
+    assert_eq!(Config::parse(SHIPPED, "shipped").expect("valid"), Config::parse("", "").expect("valid"));
+}
+
+#[test]
+fn the_shipped_configuration_shows_every_key() {
+    let config = Config::parse(&uncommented(), "uncommented").expect("every example is valid");
+    let default = Config::parse("", "").expect("valid");
+    assert_eq!(
+        (config.libvirt_uri, config.upstream_dns, config.log_level, config.host.egress),
+        (default.libvirt_uri, default.upstream_dns, default.log_level, default.host.egress),
+        "what is commented out outside the examples is the default"
+    );
+    assert_eq!(config.host.physical_networks.len(), 2);
+    // An unknown key is refused with the list of those that are known.
+    for (section, example) in [
+        ("libvirt", ""),
+        ("dns", ""),
+        ("log", ""),
+        ("forwarding", ""),
+        ("physical_networks.lan", "interface = \"eth0\"\n"),
+    ] {
+        let wrong = format!("[{section}]\n{example}no_such_key = 1\n");
+        let error = Config::parse(&wrong, "wrong").expect_err("an unknown key").to_string();
+        let known: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+        assert!(!known.is_empty(), "{error}");
+        for key in known {
+            assert!(SHIPPED.contains(&format!("#{key} = ")), "[{section}] {key} is not in vmfabricd.toml");
+        }
+    }
+}
+
+/// Some alternative of an SPDX expression, all of whose terms are allowed. Knows what occurs: `A OR B`, `A/B`,
+/// `A AND B`, `(A OR B) AND C`.
+fn is_allowed(licence: &str, allowed: &BTreeSet<String>) -> bool {
+    let licence = licence.trim();
+    if allowed.contains(licence) {
+        return true;
+    }
+    if let Some((group, rest)) = licence.strip_prefix('(').and_then(|rest| rest.split_once(") AND ")) {
+        return is_allowed(group, allowed) && is_allowed(rest, allowed);
+    }
+    let alternatives = licence.split(" OR ").flat_map(|part| part.split('/'));
+    let all = |terms: &str| terms.split(" AND ").all(|term| allowed.contains(term.trim_matches([' ', '(', ')'])));
+    alternatives.into_iter().any(all)
+}
+
+#[test]
+fn licences_are_those_of_deny_toml() {
+    let text = std::fs::read_to_string(repository().join("deny.toml")).expect("deny.toml");
+    let deny: toml::Table = text.parse().expect("deny.toml is TOML");
+    let words = |value: &toml::Value| -> BTreeSet<String> {
+        value.as_array().into_iter().flatten().filter_map(|word| word.as_str().map(str::to_owned)).collect()
+    };
+    let allowed = words(&deny["licenses"]["allow"]);
+    let exceptions = deny["licenses"]["exceptions"].as_array().expect("exceptions");
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--locked", "--offline", "--filter-platform", &target])
+        .current_dir(repository())
+        .output()
+        .expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    assert!(packages.len() > 100, "only {} packages", packages.len());
+    for package in packages {
+        let (name, licence) = (package["name"].as_str(), package["license"].as_str().unwrap_or("none"));
+        let exception = exceptions.iter().find(|exception| exception["crate"].as_str() == name);
+        let mut allowed = allowed.clone();
+        allowed.extend(exception.into_iter().flat_map(|exception| words(&exception["allow"])));
+        assert!(is_allowed(licence, &allowed), "{} is {licence}, which deny.toml does not allow", package["name"]);
+    }
+}
+
+/// The package of the binaries under test.
+fn package(folder: &Path) -> PathBuf {
+    let binaries = Path::new(env!("CARGO_BIN_EXE_vmfabricd")).parent().expect("a folder");
+    let output = Command::new("packaging/build-deb")
+        .arg(folder)
+        .env("BIN_DIR", binaries)
+        .env("DEB_COMPRESSION", "none")
+        .current_dir(repository())
+        .output()
+        .expect("packaging/build-deb");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("a path").trim().into()
+}
+
+fn on_a_private_host(script: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = Command::new("tests/rig/private-host")
+        .args(["-t", "600", "-f", script])
+        .arg(package(folder.path()))
+        .current_dir(repository())
+        .output()
+        .expect("tests/rig/private-host");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{script}: {}\n{out}\n{err}", output.status);
+    println!("{out}");
+}
+
+#[test]
+#[ignore = "needs root: installs the package on a private host"]
+fn the_package_installs_upgrades_and_leaves_nothing() {
+    on_a_private_host("tests/package/life.sh");
+}
+
+#[test]
+#[ignore = "needs root: installs the package on a private host"]
+fn systemd_takes_the_units() {
+    on_a_private_host("tests/package/units.sh");
+}
+
+#[test]
+#[ignore = "needs root: `make test` installs dpkg-dev for it"]
+fn the_package_is_reproducible() {
+    let (first, second) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let bytes = |folder: &Path| std::fs::read(package(folder)).expect("a package");
+    assert!(bytes(first.path()) == bytes(second.path()), "two packages of the same binaries differ");
+}
