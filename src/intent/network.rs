@@ -14,7 +14,7 @@ pub struct Network {
     /// The bridge of a `local` network, chosen when it is made so that a rename does not move guests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge: Option<IfName>,
-    /// Bytes of layer-3 payload, 68 to 65,535; told to guests by DHCP. `None`: 1,500.
+    /// Bytes of layer-3 payload, 576 to 65,535; told to guests by DHCP. `None`: 1,500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
     /// Where guests' names live, `lab.internal` say. `None`: `<name>.internal`.
