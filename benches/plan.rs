@@ -143,7 +143,7 @@ fn host(nft_bridge_meta: bool) -> Host {
             device: Some(Device { domain: Uuid::from_u128(0x3000_0000 + u128::from(n)), name: format!("guest{n}") }),
             origin: Origin::Guest,
         };
-        intent.apply(vec![Change::PutPort(port)], &config).expect("a valid port");
+        let _ = intent.apply(vec![Change::PutPort(port)], &config).expect("a valid port");
         observed.datapath.links.insert(tap.clone(), tap_link());
         attachments.insert(id, tap);
     }
@@ -155,13 +155,13 @@ fn network(intent: &mut Intent, config: &HostConfig, n: u8) -> (NetworkId, Subne
     let name = format!("net{n}").parse().expect("a name");
     let bridge = Some(Network::bridge_name(id, &format!("net{n}")));
     let network = Network { id, name, segment: Segment::Local, bridge, mtu: None, dns_domain: None };
-    intent.apply(vec![Change::PutNetwork(network)], config).expect("a valid network");
+    let _ = intent.apply(vec![Change::PutNetwork(network)], config).expect("a valid network");
     let draft: SubnetDraft = serde_json::from_value(serde_json::json!({
         "network": id.to_string(), "cidr": format!("10.{n}.0.0/16"), "forward": "nat",
     }))
     .expect("a draft");
     let subnet: Subnet = draft.complete(SubnetId(Uuid::from_u128(0x1100 + u128::from(n))), intent).expect("complete");
     let key = (id, subnet.id);
-    intent.apply(vec![Change::PutSubnet(subnet)], config).expect("a valid subnet");
+    let _ = intent.apply(vec![Change::PutSubnet(subnet)], config).expect("a valid subnet");
     key
 }

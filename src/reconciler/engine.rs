@@ -27,6 +27,8 @@ const TICK: Duration = Duration::from_secs(60);
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// From a server that could not start, as its port was taken, to the next attempt.
 const SERVICE_RETRY: Duration = Duration::from_secs(3);
+/// How long services may be behind while more hooks wait: a guest needs its address later than its start needs its port.
+const BEHIND: Duration = Duration::from_millis(50);
 /// How many events of a kind are taken together.
 const BATCH: usize = 256;
 
@@ -69,6 +71,7 @@ pub struct Engine<D, S, O> {
     retry: Option<(Duration, Instant)>,
     tick: Instant,
     service_retry: Option<Instant>,
+    flushed: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +115,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             retry: None,
             tick: Instant::now() + TICK,
             service_retry: None,
+            flushed: Instant::now(),
         };
         engine.take_up(loaded, host);
         if fresh {
@@ -174,7 +178,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                     self.touch_all();
                 }
             }
-            self.flush().await;
+            if inputs.hooks.is_empty() || self.flushed.elapsed() >= BEHIND {
+                self.flush().await;
+            }
         }
     }
 
@@ -231,6 +237,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             self.service_retry = (!self.service_problems.is_empty()).then(|| Instant::now() + SERVICE_RETRY);
         }
         self.refresh_problems();
+        self.flushed = Instant::now();
     }
 
     pub(super) fn refresh_index(&mut self) {
@@ -284,6 +291,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             let (notices, networks) = (notices_of(intent, &changes), networks_of(intent, &changes));
             (notices, networks, intent.apply(changes.clone(), host)?)
         };
+        let deletes = |change: &Change| {
+            matches!(change, Change::DeleteNetwork(_) | Change::DeleteSubnet(_) | Change::DeletePort(_))
+        };
+        let deleted = changes.iter().any(deletes);
         let writes = changes.into_iter().map(Write::Intent).collect();
         if let Err(error) = self.store.commit(writes).await {
             self.view_mut().intent.undo(undo);
@@ -293,7 +304,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             matches!(notice, Notice::NetworkAdded(_) | Notice::NetworkChanged(_) | Notice::NetworkRemoved(_))
         });
         self.touched.extend(networks);
-        self.forget_orphans();
+        if deleted {
+            self.forget_orphans();
+        }
         self.refresh_index();
         if networks_changed {
             self.publish_anew().await;

@@ -8,8 +8,8 @@ use crate::{
     datapath::{Change as KernelChange, Family, Link},
     diff::{Scope, diff},
     intent::{
-        Bridging, Change, Device, NetworkId, NicRequest, NicSource, PortId, Resolution, ResolveError, SubnetId,
-        changes_for, resolve,
+        Bridging, Change, Device, NetworkId, NicRequest, NicSource, PortId, Resolution, ResolveError, Segment,
+        SubnetId, changes_for, resolve,
     },
     libvirt::{
         DomainState, LibvirtEvent,
@@ -31,6 +31,15 @@ pub(super) struct Claimed {
     pub port: PortId,
     pub tap: Option<IfName>,
     pub nic: NicRequest,
+}
+
+/// What a message of a link means.
+enum Seen {
+    /// A new tap, whose port waited for it.
+    Waited(PortId),
+    /// Something about the tap of this port is not as it was.
+    Changed(PortId),
+    Nothing,
 }
 
 impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
@@ -143,10 +152,13 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     fn verified(&mut self, ports: &[PortId]) {
         for port in ports {
-            if let Some(attachment) = self.view_mut().attachments.get_mut(port) {
-                attachment.verified = true;
+            let mut view = self.view_mut();
+            let attachment = view.attachments.get_mut(port);
+            let fresh = attachment.is_some_and(|attachment| !std::mem::replace(&mut attachment.verified, true));
+            drop(view);
+            if fresh {
+                self.notify(Notice::PortChanged(*port));
             }
-            self.notify(Notice::PortChanged(*port));
         }
     }
 
@@ -164,24 +176,45 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let mut view = self.view_mut();
         let known = view.attachments.get(&port).filter(|known| known.tap == tap).cloned();
         let guest = guest.or(known.as_ref().and_then(|known| known.guest.clone()));
+        let is_new = known.is_none();
         let verified = known.is_some_and(|known| known.verified);
         view.attachments.insert(port, Attachment { tap, guest, verified });
-        let network = view.intent.port(port).map(|port| port.network);
         drop(view);
-        self.touched.extend(network);
+        if is_new {
+            self.touch_shared(port);
+        }
     }
 
+    /// Ends what was noted of a port's tap; a full pass takes away what only this port needed.
     pub(super) fn detach(&mut self, port: PortId) {
-        self.taps.remove(&port);
-        let mut view = self.view_mut();
-        let was = view.attachments.remove(&port);
-        let network = view.intent.port(port).map(|port| port.network);
-        drop(view);
-        if was.is_some() {
-            self.touched.extend(network);
-            self.notify(Notice::PortChanged(port));
+        if self.forget_tap(port) {
             self.mark_dirty();
         }
+    }
+
+    /// Whether there was a tap to forget.
+    fn forget_tap(&mut self, port: PortId) -> bool {
+        self.taps.remove(&port);
+        let was = self.view_mut().attachments.remove(&port).is_some();
+        if was {
+            self.touch_shared(port);
+            self.notify(Notice::PortChanged(port));
+        }
+        was
+    }
+
+    /// Who is here decides what is served on networks that other hosts share; on a local one all are here.
+    fn touch_shared(&mut self, port: PortId) {
+        if !self.is_local(port) {
+            let network = self.view().intent.port(port).map(|port| port.network);
+            self.touched.extend(network);
+        }
+    }
+
+    fn is_local(&self, port: PortId) -> bool {
+        let view = self.view();
+        let network = view.intent.port(port).and_then(|port| view.intent.network(port.network));
+        network.is_some_and(|network| network.segment == Segment::Local)
     }
 
     /// Takes over the ports that taps' aliases tell of: what a former daemon had bound is bound.
@@ -199,19 +232,24 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 
     pub(super) async fn take_link_events(&mut self, events: Vec<LinkEvent>) {
-        let mut taps = BTreeMap::new();
+        let (mut taps, mut changed) = (BTreeMap::new(), BTreeMap::new());
         for event in events {
             match event {
                 LinkEvent::Gone { name } => {
                     taps.remove(&name);
+                    changed.remove(&name);
                     self.link_gone(&name).await;
                 }
                 LinkEvent::Link { name, link, mac } => match self.link_seen(&name, link, mac) {
-                    Some(port) => drop(taps.insert(name, port)),
-                    None => drop(taps.remove(&name)),
+                    Seen::Waited(port) => drop(taps.insert(name, port)),
+                    Seen::Changed(port) => drop(changed.insert(name, port)),
+                    Seen::Nothing => drop(taps.remove(&name)),
                 },
                 LinkEvent::Layer3 | LinkEvent::Overrun => self.mark_dirty(),
             }
+        }
+        if !changed.is_empty() {
+            self.look_again(&changed).await;
         }
         if taps.is_empty() {
             return;
@@ -222,6 +260,23 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let ready = self.bring_up_taps(&taps).await;
         if let Err(error) = ready {
             tracing::warn!(%error, "ports of new taps are not up yet");
+            self.mark_dirty();
+        }
+    }
+
+    /// Bound taps changed. Mostly that is the echo of what was done here, which is told from what others did by a look
+    /// at these links alone, where a full pass would look at all.
+    async fn look_again(&mut self, taps: &BTreeMap<IfName, PortId>) {
+        let links: BTreeSet<IfName> = taps.keys().cloned().collect();
+        match self.driver.observe_links(&links).await {
+            Ok(seen) => self.merge(&links, seen),
+            Err(_) => return self.mark_dirty(),
+        }
+        // The end of one that is gone meanwhile is told next.
+        let there = &self.observed.datapath.links;
+        let ports: Vec<PortId> = taps.iter().filter(|(tap, _)| there.contains_key(*tap)).map(|(_, p)| *p).collect();
+        let (problems, changes) = self.plan_part(&ports, &links);
+        if !problems.is_empty() || !changes.is_empty() {
             self.mark_dirty();
         }
     }
@@ -237,10 +292,16 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             let change = KernelChange::DeleteElements { family: Family::Bridge, set: BOUND.to_owned(), elements };
             match self.driver.apply(std::slice::from_ref(&change)).await {
                 Ok(()) => self.note_done(&[change]),
-                Err(error) => tracing::warn!(%error, "a tap that is gone is still allowed to speak"),
+                Err(error) => {
+                    tracing::warn!(%error, "a tap that is gone is still allowed to speak");
+                    self.mark_dirty();
+                }
             }
         }
-        if known || !ports.is_empty() {
+        // A tap on a local network takes with it all that was there for it alone; others leave VLANs on the uplink.
+        let complained = |port: &PortId| self.plan_problems.iter().any(|p| p.subject == Subject::Port(*port));
+        let local = !ports.is_empty() && ports.iter().all(|port| self.is_local(*port) && !complained(port));
+        if (known || !ports.is_empty()) && !local {
             self.mark_dirty();
         }
         ports.into_iter().for_each(|port| self.tap_gone(port));
@@ -249,7 +310,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     /// A port's tap is gone: the guest stopped, or the NIC was unplugged.
     pub(super) fn tap_gone(&mut self, port: PortId) {
         let domain = self.view().intent.port(port).and_then(|port| port.device.as_ref()).map(|device| device.domain);
-        self.detach(port);
+        self.forget_tap(port);
         // libvirt told of the NIC's end before the kernel did.
         if self.leaving.remove(&port)
             && let Some(domain) = domain
@@ -258,8 +319,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         }
     }
 
-    /// Takes in a link's new state; gives the port that it is to have, where it is a new tap whose port is known.
-    fn link_seen(&mut self, name: &IfName, link: Link, mac: Option<[u8; 6]>) -> Option<PortId> {
+    /// Takes in a link's new state.
+    fn link_seen(&mut self, name: &IfName, link: Link, mac: Option<[u8; 6]>) -> Seen {
         let picture = &mut self.observed.datapath;
         let before = picture.links.get(name).cloned();
         let known = before.clone().unwrap_or_default();
@@ -274,21 +335,27 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         };
         picture.links.insert(name.clone(), link.clone());
         let same = before.as_ref().is_some_and(|b| b.master == link.master && b.up == link.up && b.alias == link.alias);
-        if self.taps.values().any(|tap| tap == name) || self.is_infrastructure(name, &link) {
+        if let Some((port, _)) = self.taps.iter().find(|(_, tap)| *tap == name) {
+            return if same { Seen::Nothing } else { Seen::Changed(*port) };
+        }
+        if self.is_infrastructure(name, &link) {
             if !same {
                 self.mark_dirty();
             }
-            return None;
+            return Seen::Nothing;
         }
         // Also where nothing is new about it: a pass, or a message of the same batch, may have shown it before.
-        let master = link.master()?;
-        self.is_served_bridge(master).then_some(())?;
-        let port = self.port_for_tap(master, mac);
-        if port.is_none() && !same {
-            // Only libvirt knows whose tap it is.
-            self.outlets.refresh();
+        let Some(master) = link.master().filter(|master| self.is_served_bridge(master)) else { return Seen::Nothing };
+        match self.port_for_tap(master, mac) {
+            Some(port) => Seen::Waited(port),
+            None => {
+                if !same {
+                    // Only libvirt knows whose tap it is.
+                    self.outlets.refresh();
+                }
+                Seen::Nothing
+            }
         }
-        port
     }
 
     fn is_infrastructure(&self, name: &IfName, link: &Link) -> bool {

@@ -7,6 +7,8 @@ use crate::{
     planner::{Input, Problem, Subject, plan},
     server::hook::{HookCall, HookEvent},
 };
+use std::collections::BTreeMap;
+
 impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     pub(super) async fn serve_hook(&mut self, call: HookCall) {
         let result = match call.event {
@@ -32,10 +34,12 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             return Ok(());
         }
         let view = self.view();
+        // What is wrong with a network does not depend on who is on it.
+        let nobody = BTreeMap::new();
         let input = Input {
             intent: &view.intent,
             host: &view.host,
-            attachments: &self.taps,
+            attachments: &nobody,
             observed: &self.observed,
             previous: &self.previous,
         };

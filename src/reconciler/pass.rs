@@ -79,6 +79,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let links = &self.observed.datapath.links;
         let gone: Vec<PortId> =
             self.taps.iter().filter(|(_, tap)| !links.contains_key(*tap)).map(|(p, _)| *p).collect();
+        if !gone.is_empty() {
+            self.mark_dirty();
+        }
         gone.into_iter().for_each(|port| self.tap_gone(port));
         Ok(())
     }
@@ -176,6 +179,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     /// What is as it was before us needs no memory any more.
     async fn forget_previous(&mut self) -> Result<(), crate::backend::StoreError> {
+        if self.previous.is_empty() {
+            return Ok(());
+        }
         let wanted = self.plan_now().0.desired.sysctls;
         let observed = &self.observed.datapath;
         let over: Vec<Sysctl> = self
