@@ -139,6 +139,12 @@ fn systemd_takes_the_units() {
 }
 
 #[test]
+#[ignore = "needs root: installs the package on a private host"]
+fn the_daemon_works_with_what_its_unit_leaves_it() {
+    on_a_private_host("tests/package/confined.sh");
+}
+
+#[test]
 #[ignore = "needs root: `make test` installs dpkg-dev for it"]
 fn the_package_is_reproducible() {
     let (first, second) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
