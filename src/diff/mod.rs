@@ -58,6 +58,3 @@ struct Context<'a> {
     scope: Scope<'a>,
     changes: Vec<Change>,
 }
-
-#[cfg(test)]
-mod tests;

@@ -61,6 +61,3 @@ id_type!(
     /// A [`Port`]'s identity.
     PortId
 );
-
-#[cfg(test)]
-mod tests;

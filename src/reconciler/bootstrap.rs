@@ -44,9 +44,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         };
         let subnet = subnet.complete(SubnetId(Uuid::new_v4()), &with_network)?;
         tracing::info!(network = NAME, %cidr, "first start: made a network for guests");
-        self.commit(vec![Change::PutNetwork(network), Change::PutSubnet(subnet)]).await?;
-        self.store.commit(vec![Write::PutMemo { key: MADE.to_owned(), value: cidr.to_string() }]).await?;
-        Ok(())
+        let made = Write::PutMemo { key: MADE.to_owned(), value: cidr.to_string() };
+        self.commit_with(vec![Change::PutNetwork(network), Change::PutSubnet(subnet)], vec![made]).await
     }
 
     /// 192.168.123.0/24, or the next that this host does not use.

@@ -1,6 +1,6 @@
 //! What clients ask for.
 
-use super::{Command, CommandError, Engine, Notice, Outlets, View};
+use super::{Command, CommandError, Engine, Notice, Outlets, Problem, Subject, View};
 use crate::{
     backend::{Driver, LeaseRecord, Store},
     intent::{
@@ -115,7 +115,11 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             let view = self.view();
             let old = view.intent.find_port(&id.to_string())?;
             let draft = patched(&PortDraft::of(old), patch)?;
-            draft.complete(id, &view.intent, Some(old), |subnet, address| leased(&view, subnet, address))?
+            let port = draft.complete(id, &view.intent, Some(old), |subnet, address| leased(&view, subnet, address))?;
+            if port.mac != old.mac || port.device.as_ref().map(|d| d.domain) != old.device.as_ref().map(|d| d.domain) {
+                refuse_if_used(&view, &format!("port {id}"), [old])?;
+            }
+            port
         };
         self.commit_and_mark(Change::PutPort(port.clone())).await?;
         Ok(port)
@@ -160,7 +164,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         Ok(self.plan_now().1.iter().map(ToString::to_string).collect())
     }
 
-    pub(super) fn take_lease_event(&mut self, event: DhcpEvent) {
+    pub(super) async fn take_lease_event(&mut self, event: DhcpEvent) {
         let (lease, held) = match event {
             DhcpEvent::Protocol(Event::LeaseGranted(lease)) => (lease, true),
             DhcpEvent::Protocol(
@@ -169,12 +173,15 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 | Event::LeaseDropped(lease)
                 | Event::AddressDeclined(lease),
             ) => (lease, false),
-            other => {
-                tracing::warn!(event = ?other, "DHCP");
-                return;
+            DhcpEvent::Lagged { network } => {
+                tracing::warn!(%network, "more lease events than can be taken; reading the store");
+                return self.reload_leases().await;
             }
+            other => return self.note_dhcp_trouble(&other),
         };
         let network = NetworkId(lease.network);
+        // Where one lease is granted or freed, the pool is not exhausted any more, and leases can be stored.
+        self.dhcp_problems.remove(&network);
         let key = (network, IpAddr::V4(lease.address));
         if held {
             let record = LeaseRecord::from(&lease);
@@ -189,6 +196,42 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             self.touched.insert(network);
         }
         self.notify(Notice::LeasesChanged(network));
+    }
+
+    async fn reload_leases(&mut self) {
+        match self.store.load().await {
+            Ok(loaded) => {
+                let leases = loaded.leases.into_iter();
+                self.view_mut().leases = leases.map(|l| ((NetworkId(l.network), l.address), l)).collect();
+                self.touch_all();
+            }
+            Err(error) => tracing::warn!(%error, "leases cannot be read"),
+        }
+    }
+
+    /// What keeps guests from leases is said where people look.
+    fn note_dhcp_trouble(&mut self, event: &DhcpEvent) {
+        let (network, trouble) = match event {
+            DhcpEvent::Protocol(Event::PoolExhausted { network, subnet }) => {
+                let view = self.view();
+                let subnet = view.intent.find_subnet(&subnet.to_string());
+                let subnet = subnet.map_or_else(|_| String::new(), |subnet| format!(" of subnet {}", subnet.cidr));
+                (*network, Some(format!("no address is free for more guests: the pools{subnet} are full; widen them")))
+            }
+            DhcpEvent::StoreFailed { network, reason } => {
+                (*network, Some(format!("no leases are granted, as they cannot be stored: {reason}")))
+            }
+            DhcpEvent::InterfaceLost { network, interface } => {
+                (*network, Some(format!("no DHCP: its interface {interface} is gone or down")))
+            }
+            DhcpEvent::StoreRecovered { network } | DhcpEvent::InterfaceBack { network, .. } => (*network, None),
+            other => return tracing::warn!(event = ?other, "DHCP"),
+        };
+        let network = NetworkId(network);
+        match trouble {
+            Some(message) => drop(self.dhcp_problems.insert(network, Problem::new(Subject::Network(network), message))),
+            None => drop(self.dhcp_problems.remove(&network)),
+        }
     }
 }
 

@@ -65,6 +65,7 @@ pub struct Engine<D, S, O> {
     pub(super) touched: BTreeSet<NetworkId>,
     pub(super) plan_problems: Vec<Problem>,
     pub(super) service_problems: Vec<Problem>,
+    pub(super) dhcp_problems: BTreeMap<NetworkId, Problem>,
     pub(super) libvirt_problems: BTreeMap<Uuid, Problem>,
     pub(super) guest_problems: BTreeMap<Uuid, Vec<Problem>>,
     dirty: Option<Dirty>,
@@ -109,6 +110,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             touched: BTreeSet::new(),
             plan_problems: Vec::new(),
             service_problems: Vec::new(),
+            dhcp_problems: BTreeMap::new(),
             libvirt_problems: BTreeMap::new(),
             guest_problems: BTreeMap::new(),
             dirty: None,
@@ -164,7 +166,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                     self.take_link_events(events).await;
                 }
                 Some(event) = inputs.libvirt.recv() => self.take_libvirt_event(event).await,
-                Some(event) = inputs.leases.recv() => self.take_lease_event(event),
+                Some(event) = inputs.leases.recv() => self.take_lease_event(event).await,
                 Some(host) = inputs.config.recv() => {
                     tracing::info!(physical_networks = host.physical_networks.len(), "configuration taken up");
                     self.view_mut().host = host;
@@ -253,6 +255,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     fn refresh_problems(&mut self) {
         let mut problems: Vec<Problem> = self.plan_problems.clone();
         problems.extend(self.service_problems.iter().cloned());
+        problems.extend(self.dhcp_problems.values().cloned());
         problems.extend(self.libvirt_problems.values().cloned());
         problems.extend(self.guest_problems.values().flatten().cloned());
         problems.sort();
@@ -282,7 +285,16 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     /// Applies changes to the intent and commits them; where the store refuses, nothing has changed.
     pub(super) async fn commit(&mut self, changes: Vec<Change>) -> Result<(), super::CommandError> {
-        if changes.is_empty() {
+        self.commit_with(changes, Vec::new()).await
+    }
+
+    /// The same, with other writes in the same commit.
+    pub(super) async fn commit_with(
+        &mut self,
+        changes: Vec<Change>,
+        more: Vec<Write>,
+    ) -> Result<(), super::CommandError> {
+        if changes.is_empty() && more.is_empty() {
             return Ok(());
         }
         let (notices, networks, undo) = {
@@ -295,7 +307,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             matches!(change, Change::DeleteNetwork(_) | Change::DeleteSubnet(_) | Change::DeletePort(_))
         };
         let deleted = changes.iter().any(deletes);
-        let writes = changes.into_iter().map(Write::Intent).collect();
+        let writes = changes.into_iter().map(Write::Intent).chain(more).collect();
         if let Err(error) = self.store.commit(writes).await {
             self.view_mut().intent.undo(undo);
             return Err(error.into());
@@ -326,6 +338,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         drop(view);
         let view = self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.taps.retain(|port, _| view.intent.port(*port).is_some());
+        self.dhcp_problems.retain(|network, _| view.intent.network(*network).is_some());
         self.leaving.retain(|port| view.intent.port(*port).is_some());
     }
 }

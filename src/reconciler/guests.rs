@@ -68,6 +68,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 claimed.push(Claimed { port, tap: nic.tap.clone(), nic: request });
             }
         }
+        self.refuse_ports_of_others(&claimed).await?;
         let altered = {
             let view = self.view();
             let known =
@@ -80,6 +81,35 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             self.mark_dirty();
         }
         Ok(claimed)
+    }
+
+    /// A port serves one running guest: a second one with the same MAC address would take the first one's network away.
+    async fn refuse_ports_of_others(&mut self, claimed: &[Claimed]) -> Result<(), ResolveError> {
+        for claim in claimed {
+            let (holder, tap) = {
+                let view = self.view();
+                let Some(held) = view.attachments.get(&claim.port) else { continue };
+                match &held.guest {
+                    Some(guest) if guest.domain != claim.nic.domain => (guest.clone(), held.tap.clone()),
+                    _ => continue,
+                }
+            };
+            // Its end may be on the way to us still.
+            let links = BTreeSet::from([tap.clone()]);
+            let there = self.driver.observe_links(&links).await.is_ok_and(|seen| seen.links.contains_key(&tap));
+            if there {
+                return Err(ResolveError {
+                    mac: claim.nic.mac,
+                    guest: claim.nic.domain_name.clone(),
+                    why: format!(
+                        "its port is in use by guest '{}', whose NIC has the same MAC address; give one of them another",
+                        holder.name
+                    ),
+                });
+            }
+            self.detach(claim.port);
+        }
+        Ok(())
     }
 
     /// Brings these ports up and verifies them. The outcome is true for each port by itself.

@@ -1,6 +1,6 @@
 use super::View;
 use crate::{
-    intent::{NicSource, Origin},
+    intent::{NicSource, Origin, ResourceName, Segment},
     net::{IfName, MacAddr},
 };
 use serde::{Deserialize, Serialize};
@@ -24,8 +24,13 @@ impl HookIndex {
     pub fn of(view: &View) -> Self {
         let intent = &view.intent;
         let local = intent.networks().filter_map(|network| network.bridge.clone());
-        // On somebody else's bridge a NIC is ours only where it names a network of ours.
-        let physical = view.host.physical_networks.values().filter(|p| p.is_own()).map(|p| p.bridge().clone());
+        // On somebody else's bridge a NIC that names no network is ours where one of ours is flat there.
+        let flat = |name: &ResourceName| {
+            let wanted = Segment::Flat { physical_network: name.clone() };
+            intent.networks().any(|network| network.segment == wanted)
+        };
+        let physical = view.host.physical_networks.iter().filter(|(name, physical)| physical.is_own() || flat(name));
+        let physical = physical.map(|(_, physical)| physical.bridge().clone());
         let admin = intent.ports().filter(|port| port.origin == Origin::Admin);
         Self {
             networks: intent.networks().map(|network| network.name.to_string()).collect(),
