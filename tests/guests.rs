@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::private_host;
+use common::{private_host, uml_host};
 
 #[test]
 #[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
@@ -80,4 +80,10 @@ fn networks_are_offered_to_libvirt() {
 #[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
 fn bad_input_is_told_and_nothing_is_lost() {
     private_host(400, "guests/bad-input.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it runs libvirtd and guests on a User Mode Linux host"]
+fn the_hook_alone_suffices_where_bridges_deny_by_default() {
+    uml_host(400, "guests/triggers.sh", &["hook"]);
 }

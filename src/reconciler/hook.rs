@@ -16,6 +16,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             HookEvent::Start(domain) => self.start_guest(&domain).await,
             HookEvent::Changed(domain) => {
                 self.outlets.refresh_domain(domain.uuid);
+                // Its taps may be gone.
+                self.mark_dirty();
                 Ok(())
             }
             HookEvent::PortCreated { network, port } => self.prepare_nic(&network, port).await,
