@@ -94,7 +94,8 @@ check "a billion laughs" eval '{ echo "$head"; echo "<!DOCTYPE d [<!ENTITY a \"a
 check "the hook itself, with broken XML of another guest" eval \
   'echo "<domain" | /etc/libvirt/hooks/qemu.d/vmfabric x started begin - && ! echo "<domain" | /etc/libvirt/hooks/qemu.d/vmfabric x start begin -'
 check "the socket is root's alone" eval '[ "$(stat -c %a:%U /run/vmfabric/hook.sock)" = 600:root ]'
-check "others cannot speak to it" not setpriv --reuid 65534 --clear-groups sh -c 'python3 -c "import socket; socket.socket(socket.AF_UNIX).connect(\"/run/vmfabric/hook.sock\")"'
+check "others cannot speak to it" fails_saying PermissionError setpriv --reuid 65534 --clear-groups \
+  /usr/bin/python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("/run/vmfabric/hook.sock")'
 check "the daemon is there" vmfabric status
 check "the guest reaches its gateway" pings web 192.168.123.1
 check "a guest starts" eval 'virsh destroy web && virsh start web'
@@ -106,7 +107,7 @@ head -c 8192 /dev/urandom >"$db"
 rm -f "$db"-wal "$db"-shm
 check "a store that is damaged" ends_saying "$db|is damaged|restore it from a backup" /usr/sbin/vmfabricd
 check "nothing is done to it" eval '[ "$(stat -c %s $db)" = 8192 ]'
-check "the guest reaches its gateway's address" eval 'guest_run web "ip link show eth0"'
+check "the guest reaches its gateway" pings web 192.168.123.1
 cp /run/rig/good.db "$db"
 check "restored, the daemon starts" start_vmfabricd
 check "the plan is empty" eventually plan_is_empty

@@ -61,7 +61,7 @@ port() {
 }
 
 port_is() { [ "$(port "$1" "$2")" = "$3" ] || { vmfabric port list; return 1; }; } # MAC FIELD VALUE
-no_port() { ! vmfabric port show "$1" >/dev/null 2>&1; }                          # MAC
+no_port() { vmfabric port show "$1"; [ $? = 3 ]; }                                # MAC
 tap_of() { virsh domiflist "$1" | awk -v mac="$2" '$5 == mac { print $1 }'; }      # GUEST MAC
 
 # bound TAP: the tap is marked as ours, and may speak on its bridge where the kernel can tell

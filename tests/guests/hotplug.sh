@@ -10,7 +10,7 @@ need "a guest without a NIC starts" virsh start web
 need "another, with one, starts" virsh start db
 need "it has a lease" has_lease db
 db=$(guest_ip db)
-wait_for $LONG grep -q GUEST-UP "$RIG_LOGS/web.log"
+wait_for $LONG guest_run web true # it hears of NICs only from here on
 
 plug() { nic_xml "$1" "$2" >"$RIG_LOGS/nic.xml" && virsh attach-device web "$RIG_LOGS/nic.xml" --live; }
 unplug() { nic_xml "$1" "$2" >"$RIG_LOGS/nic.xml" && virsh detach-device web "$RIG_LOGS/nic.xml" --live; }

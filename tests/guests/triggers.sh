@@ -53,7 +53,7 @@ case $trigger in
     need "a libvirt network is on the bridge" virsh -q net-start nat
     define_guest web
     need "a guest without a NIC starts" virsh start web
-    wait_for $LONG grep -q GUEST-UP "$RIG_LOGS/web.log"
+    wait_for $LONG guest_run web true # it hears of NICs only from here on
     check "a NIC is hot-plugged" plug network=nat
     check "its port was made by libvirt's network hook, and is active" eventually port_is "$second" status active
     check "it has a lease" has_lease web
