@@ -117,8 +117,8 @@ fn tap_link() -> Link {
 fn host(nft_bridge_meta: bool) -> Host {
     let config = HostConfig::default();
     let mut intent = Intent::default();
-    let mut observed = Observed::default();
-    observed.capabilities = Capabilities { bridge_vlan_filtering: true, nft_bridge_meta };
+    let capabilities = Capabilities { bridge_vlan_filtering: true, nft_bridge_meta };
+    let mut observed = Observed { capabilities, ..Observed::default() };
     let mut attachments = BTreeMap::new();
     let mut subnets = Vec::new();
     for n in 0..NETWORKS {
