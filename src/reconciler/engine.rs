@@ -27,8 +27,9 @@ const TICK: Duration = Duration::from_secs(60);
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// From a server that could not start, as its port was taken, to the next attempt.
 const SERVICE_RETRY: Duration = Duration::from_secs(3);
-/// How long services may be behind while more hooks wait: a guest needs its address later than its start needs its port.
-const BEHIND: Duration = Duration::from_millis(50);
+/// How long services may be behind: a guest asks for its address long after its start has waited for its port, and
+/// changes that come together cost one update.
+const BEHIND: Duration = Duration::from_millis(10);
 /// How many events of a kind are taken together.
 const BATCH: usize = 256;
 
@@ -72,7 +73,8 @@ pub struct Engine<D, S, O> {
     retry: Option<(Duration, Instant)>,
     tick: Instant,
     service_retry: Option<Instant>,
-    flushed: Instant,
+    /// When the services of what was touched are to be up to date.
+    services_due: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -117,7 +119,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             retry: None,
             tick: Instant::now() + TICK,
             service_retry: None,
-            flushed: Instant::now(),
+            services_due: None,
         };
         engine.take_up(loaded, host);
         if fresh {
@@ -149,6 +151,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             tokio::select! {
                 biased;
                 Some(hook) = inputs.hooks.recv() => self.serve_hook(hook).await,
+                () = sleep_until(self.services_due) => self.flush().await,
                 () = tokio::time::sleep_until(due) => self.full_turn().await,
                 command = inputs.commands.recv() => match command {
                     Some(Command::Stop(reply)) => {
@@ -180,9 +183,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                     self.touch_all();
                 }
             }
-            if inputs.hooks.is_empty() || self.flushed.elapsed() >= BEHIND {
-                self.flush().await;
+            if !self.touched.is_empty() {
+                self.services_due.get_or_insert_with(|| Instant::now() + BEHIND);
             }
+            self.refresh_problems();
         }
     }
 
@@ -229,6 +233,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     /// Brings services, index and readers up to date with what was done since the last time.
     pub(super) async fn flush(&mut self) {
+        self.services_due = None;
         if !self.touched.is_empty() {
             let touched = std::mem::take(&mut self.touched);
             let services = {
@@ -239,7 +244,6 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             self.service_retry = (!self.service_problems.is_empty()).then(|| Instant::now() + SERVICE_RETRY);
         }
         self.refresh_problems();
-        self.flushed = Instant::now();
     }
 
     pub(super) fn refresh_index(&mut self) {

@@ -366,7 +366,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         picture.links.insert(name.clone(), link.clone());
         let same = before.as_ref().is_some_and(|b| b.master == link.master && b.up == link.up && b.alias == link.alias);
         if let Some((port, _)) = self.taps.iter().find(|(_, tap)| *tap == name) {
-            return if same { Seen::Nothing } else { Seen::Changed(*port) };
+            // Nothing new may be what a look at the plan has shown before, and nobody has mended.
+            return if same && self.is_in_place(*port, &link) { Seen::Nothing } else { Seen::Changed(*port) };
         }
         if self.is_infrastructure(name, &link) {
             if !same {
@@ -386,6 +387,15 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 Seen::Nothing
             }
         }
+    }
+
+    /// Whether a link is as the tap of this port should be, as far as a message tells.
+    fn is_in_place(&self, port: PortId, link: &Link) -> bool {
+        let view = self.view();
+        let network = view.intent.port(port).and_then(|port| view.intent.network(port.network));
+        let bridge = network.and_then(|network| view.bridge_of(network));
+        let ours = link.owned_for().and_then(port_of_alias) == Some(port);
+        ours && link.up == Some(true) && link.master() == bridge
     }
 
     fn is_infrastructure(&self, name: &IfName, link: &Link) -> bool {

@@ -234,3 +234,18 @@ async fn a_tap_that_goes_loses_its_right_to_speak_at_once() {
     host.plug(if_name("vnet0"), Link { master: Some(Some(if_name("vmf-nat"))), ..tap() });
     assert!(bound(&host).is_empty());
 }
+
+#[tokio::test]
+async fn a_bound_tap_that_somebody_takes_off_its_bridge_is_put_back() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&host, &store).await;
+    daemon.hook(HookEvent::Start(guest("web", "nat"))).await.expect("started");
+    daemon.settled().await;
+    let name = if_name("vnet0");
+    let bound = host.observed().datapath.links[&name].clone();
+    let link = Link { master: Some(None), ..bound.clone() };
+    host.plug(name.clone(), link.clone());
+    daemon.links.send(crate::backend::LinkEvent::Link { name: name.clone(), link, mac: None }).await.expect("told");
+    daemon.settled().await;
+    assert_eq!(host.observed().datapath.links[&name], bound);
+}
