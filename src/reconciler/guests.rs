@@ -351,6 +351,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     /// Takes in a link's new state.
     fn link_seen(&mut self, name: &IfName, link: Link, mac: Option<[u8; 6]>) -> Seen {
+        // One that leaves out the kind tells of a port's VLANs or state.
+        let whole = link.kind.is_some();
         let picture = &mut self.observed.datapath;
         let before = picture.links.get(name).cloned();
         let known = before.clone().unwrap_or_default();
@@ -364,7 +366,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             alias: link.alias.or(known.alias),
         };
         picture.links.insert(name.clone(), link.clone());
-        let same = before.as_ref().is_some_and(|b| b.master == link.master && b.up == link.up && b.alias == link.alias);
+        let same = whole
+            && before.as_ref().is_some_and(|b| {
+                b.kind == link.kind && b.master == link.master && b.up == link.up && b.alias == link.alias
+            });
         if let Some((port, _)) = self.taps.iter().find(|(_, tap)| *tap == name) {
             // Nothing new may be what a look at the plan has shown before, and nobody has mended.
             return if same && self.is_in_place(*port, &link) { Seen::Nothing } else { Seen::Changed(*port) };
