@@ -245,7 +245,9 @@ fn udhcpc_gets_renews_and_releases_its_lease() {
         until("a release", || disk.get(50).is_none()).await;
         assert!(matches!(next(&mut events).await, DhcpEvent::Protocol(Event::LeaseReleased(_))));
         let stats = server.stats().await.expect("running");
-        assert_eq!((stats.offers, stats.acks, stats.releases, stats.malformed), (1, 2, 1, 0));
+        assert_eq!((stats.offers, stats.releases, stats.malformed), (1, 1, 0));
+        // The client may have asked again while its ACK was held back.
+        assert!(stats.acks >= 2, "{stats:?}");
         server.stop().await;
     });
 }
