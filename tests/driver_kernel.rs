@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use vmfabric::{
     backend::{ApplyError, Driver, DriverError, LinkEvent},
@@ -545,95 +545,5 @@ fn bridge_table_with_meta_reads_back_as_written() {
         let wanted = table(BRIDGE_META, &[("bound", &["vnet0", "vnet1"]), ("bridges", &["vmf-a"])]);
         driver.apply(&[Change::ReplaceTable { family: Family::Bridge, table: wanted.clone() }]).await.expect("loaded");
         assert_eq!(driver.observe().await.expect("observed").datapath.tables.get(&Family::Bridge), Some(&wanted));
-    });
-}
-
-fn percentiles(what: &str, mut times: Vec<Duration>) {
-    times.sort();
-    let at = |share: usize| times[(times.len() * share / 100).min(times.len() - 1)];
-    println!("{what}: p50 {:?}, p99 {:?} ({} rounds)", at(50), at(99), times.len());
-}
-
-/// `cargo test --release --test driver_kernel bench_ -- --ignored --nocapture`
-#[test]
-#[ignore = "needs root: a benchmark, not a test"]
-fn bench_attach() {
-    in_namespace(|| async {
-        const ROUNDS: usize = 200;
-        let skeleton = BRIDGE.to_owned();
-        let mut driver = KernelDriver::new(&[(Family::Bridge, skeleton.clone())]).expect("a driver");
-        let vlans = driver.capabilities().bridge_vlan_filtering;
-        let table = table(&skeleton, &[("bound", &[])]);
-        driver
-            .apply(&[create("vmf-a", bridge(vlans, Some(0))), Change::ReplaceTable { family: Family::Bridge, table }])
-            .await
-            .expect("made");
-        let tuntap = |from: usize, to: usize| {
-            let lines: String = (from..to).map(|i| format!("tuntap add t{i} mode tap\n")).collect();
-            std::fs::write("/tmp/vmfabric-bench-taps", lines).expect("a file");
-            sh("ip -batch /tmp/vmfabric-bench-taps; rm /tmp/vmfabric-bench-taps");
-        };
-        let attach_all = |i: usize| {
-            let tap = format!("t{i}");
-            let mut changes = vec![attach(&tap, "vmf-a")];
-            if vlans {
-                changes.push(Change::AddVlan { link: name(&tap), vid: vid(10), entry: VlanEntry::Native });
-            }
-            let elements = set(&[&tap]);
-            changes.push(Change::AddElements { family: Family::Bridge, set: "bound".into(), elements });
-            changes
-        };
-        tuntap(0, 10);
-        let mut present = 10;
-        for others in [0, 1000] {
-            if others > 0 {
-                tuntap(present, others);
-                for i in present..others {
-                    driver.apply(&attach_all(i)).await.expect("attached");
-                }
-                present = others;
-            }
-            let mut times = Vec::new();
-            let mut floor = Vec::new();
-            let (connection, handle, _) = rtnetlink::new_connection().expect("rtnetlink");
-            let connection = tokio::spawn(connection);
-            let bridge_index = nix::net::if_::if_nametoindex("vmf-a").expect("an index");
-            tuntap(5000, 5001);
-            let tap_index = nix::net::if_::if_nametoindex("t5000").expect("an index");
-            for _ in 0..ROUNDS {
-                let begin = Instant::now();
-                driver.apply(&attach_all(5000)).await.expect("attached");
-                times.push(begin.elapsed());
-                let release = LinkChange { master: Some(None), up: Some(false), ..LinkChange::default() };
-                let elements = set(&["t5000"]);
-                let unbind = Change::DeleteElements { family: Family::Bridge, set: "bound".into(), elements };
-                driver.apply(&[unbind, on("t5000", release)]).await.expect("released");
-
-                let begin = Instant::now();
-                let message = rtnetlink::LinkUnspec::new_with_index(tap_index).controller(bridge_index).build();
-                handle.link().set(message).execute().await.expect("attached");
-                floor.push(begin.elapsed());
-                let message = rtnetlink::LinkUnspec::new_with_index(tap_index).nocontroller().build();
-                handle.link().set(message).execute().await.expect("released");
-            }
-            percentiles(&format!("one bare rtnetlink set-master, {others} other ports"), floor);
-            percentiles(
-                &format!("attach: SetLink, {}AddElements, {others} other ports", if vlans { "AddVlan, " } else { "" }),
-                times,
-            );
-            let (mut all, mut one) = (Vec::new(), Vec::new());
-            for _ in 0..20 {
-                let begin = Instant::now();
-                driver.observe().await.expect("observed");
-                all.push(begin.elapsed());
-                let begin = Instant::now();
-                driver.observe_links(&[name("t5000")].into()).await.expect("observed");
-                one.push(begin.elapsed());
-            }
-            percentiles(&format!("observe, {others} other ports"), all);
-            percentiles(&format!("observe_links of one, {others} other ports"), one);
-            connection.abort();
-            sh("ip link del t5000");
-        }
     });
 }

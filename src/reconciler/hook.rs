@@ -14,10 +14,11 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let result = match call.event {
             HookEvent::Prepare(domain) => self.prepare(&domain).await,
             HookEvent::Start(domain) => self.start_guest(&domain).await,
-            HookEvent::Changed(domain) => {
+            HookEvent::Changed { domain, ended } => {
                 self.outlets.refresh_domain(domain.uuid);
-                // Its taps may be gone.
-                self.mark_dirty();
+                if ended {
+                    self.mark_dirty();
+                }
                 Ok(())
             }
             HookEvent::PortCreated { network, port } => self.prepare_nic(&network, port).await,

@@ -42,8 +42,8 @@ pub enum HookEvent {
     Prepare(Domain),
     /// `qemu start begin`: the taps are there, the guest's CPUs do not run.
     Start(Domain),
-    /// Any other operation: libvirt's state has changed, and it is not asked now.
-    Changed(Domain),
+    /// Any other operation: libvirt's state has changed, and it is not asked now. `ended`: the guest's taps may be gone.
+    Changed { domain: Domain, ended: bool },
     /// `network port-created`: a NIC is about to be plugged into a libvirt network.
     PortCreated { network: String, port: NetworkPort },
 }
@@ -115,7 +115,10 @@ fn event_of(request: &HookRequest, xml: &str) -> Result<Option<HookEvent>, Strin
         ("qemu", "prepare", "begin") => Some(HookEvent::Prepare(domain()?)),
         ("qemu", "start", "begin") => Some(HookEvent::Start(domain()?)),
         // Nothing else may fail, whatever the XML is.
-        ("qemu", ..) => domain().ok().map(HookEvent::Changed),
+        ("qemu", operation, _) => {
+            let ended = matches!(operation, "stopped" | "release");
+            domain().ok().map(|domain| HookEvent::Changed { domain, ended })
+        }
         ("network", "port-created", _) => {
             let hook = parse_network_hook(xml).map_err(|error| error.to_string())?;
             hook.port.map(|port| HookEvent::PortCreated { network: hook.network_name, port })
