@@ -7,6 +7,8 @@ mod guests;
 mod handle;
 mod hook;
 mod index;
+mod libvirt;
+mod links;
 mod outlets;
 mod pass;
 mod services;
