@@ -62,21 +62,25 @@ impl Context<'_> {
 
     pub(super) fn make_bridges(&mut self) {
         for (name, want) in &self.desired.links {
-            let Some(LinkKind::Bridge(settings)) = &want.kind else { continue };
-            match self.fit(name, want) {
-                Fit::Missing | Fit::Remake => {
-                    let link = Link { up: Some(false), ..want.clone() };
-                    self.changes.push(Change::CreateLink { name: name.clone(), link });
+            if let Some(LinkKind::Bridge(_)) = &want.kind {
+                self.make_or_set(name, want);
+            }
+        }
+    }
+
+    /// Makes a link that is ours, down, or sets right what differs of the one that is there.
+    fn make_or_set(&mut self, name: &IfName, want: &Link) {
+        match (self.fit(name, want), self.observed.links.get(name)) {
+            (Fit::Same, Some(have)) => {
+                let mut change = self.attribute_change(have, want);
+                if let (Some(is), Some(settings)) = (have.bridge(), want.bridge()) {
+                    set_bridge(&mut change, is, settings);
                 }
-                Fit::Same => {
-                    let Some(have) = self.observed.links.get(name) else { continue };
-                    let mut change = self.attribute_change(have, want);
-                    change.master = change.master.take().filter(|_| want.master != have.master);
-                    if let Some(is) = have.bridge() {
-                        set_bridge(&mut change, is, settings);
-                    }
-                    self.push_set(name, change);
-                }
+                self.push_set(name, change);
+            }
+            _ => {
+                let link = Link { up: Some(false), ..want.clone() };
+                self.changes.push(Change::CreateLink { name: name.clone(), link });
             }
         }
     }
@@ -124,18 +128,8 @@ impl Context<'_> {
 
     pub(super) fn make_gateways(&mut self) {
         for (name, want) in &self.desired.links {
-            let Some(LinkKind::Vlan { .. }) = &want.kind else { continue };
-            match self.fit(name, want) {
-                Fit::Missing | Fit::Remake => {
-                    let link = Link { up: Some(false), ..want.clone() };
-                    self.changes.push(Change::CreateLink { name: name.clone(), link });
-                }
-                Fit::Same => {
-                    let Some(have) = self.observed.links.get(name) else { continue };
-                    let mut change = self.attribute_change(have, want);
-                    change.master = None;
-                    self.push_set(name, change);
-                }
+            if let Some(LinkKind::Vlan { .. }) = &want.kind {
+                self.make_or_set(name, want);
             }
         }
         for (link, address) in &self.desired.addresses {
