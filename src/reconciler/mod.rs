@@ -11,6 +11,7 @@ mod libvirt;
 mod links;
 mod outlets;
 mod pass;
+mod revoke;
 mod services;
 mod view;
 
