@@ -2,8 +2,8 @@
 
 use super::{
     Grant, IpPacket, Packet, Payload, State, Upper,
-    index::{Policy, Way},
-    packet::{TCP, icmp6},
+    index::Policy,
+    packet::{IGMP, TCP, icmp6},
 };
 use crate::intent::{Direction, Ethertype, Port, Protocol, Rule};
 use std::net::IpAddr;
@@ -29,7 +29,6 @@ impl Policy<'_> {
         port: &Port,
         direction: Direction,
         packet: &Packet,
-        way: Way,
         state: State,
     ) -> Result<Grant, Refusal> {
         let Some(port) = self.intent.port(port.id) else { return Err("its port is gone") };
@@ -40,11 +39,12 @@ impl Policy<'_> {
             Payload::Other(_) => return Err("it is neither ARP nor IP"),
             Payload::Ip(ip) => ip,
         };
-        if is_configuration(ip, direction, way) {
+        if is_configuration(ip, direction) {
             return Ok(Grant::Configuration);
         }
         let mut refusal = "";
-        if groups.iter().any(|group| group.stateful) {
+        // Groups of one port are all of one kind.
+        if groups.first().is_none_or(|group| group.stateful) {
             match track(packet, ip, state) {
                 Tracking::Established => return Ok(Grant::Established),
                 Tracking::Invalid => refusal = "it belongs to no connection and can open none",
@@ -57,7 +57,7 @@ impl Policy<'_> {
                 rule.direction == direction
                     && is_of(rule.ethertype, ip.source)
                     && covers(rule.protocol, ip)
-                    && self.is_remote(rule.remote, remote, way)
+                    && self.is_remote(rule.remote, remote, port.network)
             };
             for group in groups {
                 if let Some(rule) = group.rules.iter().find(allows) {
@@ -69,8 +69,9 @@ impl Policy<'_> {
     }
 }
 
-/// What a guest needs to have addresses at all, and what it gets from this host for that.
-fn is_configuration(ip: &IpPacket, direction: Direction, way: Way) -> bool {
+/// What a guest needs to have addresses at all, and to be reached by multicast. Whose ports may not play server or router
+/// are kept from it where they send.
+fn is_configuration(ip: &IpPacket, direction: Direction) -> bool {
     use icmp6::{
         MLD_DONE, MLD_QUERY, MLD_REPORT, MLD2_REPORT, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION,
         ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION,
@@ -78,18 +79,19 @@ fn is_configuration(ip: &IpPacket, direction: Direction, way: Way) -> bool {
     let icmp6 = ip.icmp6();
     let neighbours = matches!(icmp6, Some(NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT));
     let dhcp = |ports| ip.udp() == Some(ports);
+    let listeners = ip.protocol() == IGMP || matches!(icmp6, Some(MLD_REPORT | MLD_DONE | MLD2_REPORT));
     neighbours
+        || listeners
         || match direction {
             Direction::Egress => {
-                matches!(icmp6, Some(ROUTER_SOLICITATION | MLD_REPORT | MLD_DONE | MLD2_REPORT))
+                icmp6 == Some(ROUTER_SOLICITATION)
                     || (ip.source.is_ipv4() && dhcp((68, 67)))
                     || (ip.source.is_ipv6() && dhcp((546, 547)))
             }
             Direction::Ingress => {
-                way == Way::Host
-                    && (matches!(icmp6, Some(ROUTER_ADVERTISEMENT | MLD_QUERY))
-                        || (ip.source.is_ipv4() && dhcp((67, 68)))
-                        || (ip.source.is_ipv6() && dhcp((547, 546))))
+                matches!(icmp6, Some(ROUTER_ADVERTISEMENT | MLD_QUERY))
+                    || (ip.source.is_ipv4() && dhcp((67, 68)))
+                    || (ip.source.is_ipv6() && dhcp((547, 546)))
             }
         }
 }

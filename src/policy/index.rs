@@ -15,9 +15,9 @@ pub struct Policy<'a> {
     pub(super) intent: &'a Intent,
     /// What `[filter] host_services` opens on the host: protocol and port.
     pub(super) host_services: &'a [(u8, u16)],
-    /// Of a group's members on one network, for what stays on its bridge.
-    bridged: HashMap<(SecurityGroupId, NetworkId), Addresses>,
-    /// Of a group's members in subnets that the host routes, for what goes through the host.
+    /// Of a group's members on one network.
+    members: HashMap<(SecurityGroupId, NetworkId), Addresses>,
+    /// Of a group's members in subnets that the host routes, for networks that it routes to.
     routed: HashMap<SecurityGroupId, Addresses>,
     /// Address pairs by network: who else may have an address.
     pairs: HashMap<NetworkId, Vec<(IpNet, PortId)>>,
@@ -45,23 +45,13 @@ impl Addresses {
     }
 }
 
-/// How a packet travels, which decides the connections that it is compared with, and who is in a remote group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    /// From port to port, or between a port and the wire: it stays on the bridge, in this network (`None`: in a VLAN
-    /// that no network is of).
-    Bridge(Option<NetworkId>),
-    /// To or from the host's own MAC address: for the host itself, or routed.
-    Host,
-}
-
 impl<'a> Policy<'a> {
     /// `host_services`: what guests may reach on the host besides the services that all have: protocol and port.
     pub fn new(intent: &'a Intent, host_services: &'a [(u8, u16)]) -> Self {
         let mut policy = Self {
             intent,
             host_services,
-            bridged: HashMap::new(),
+            members: HashMap::new(),
             routed: HashMap::new(),
             pairs: HashMap::new(),
             host_addresses: intent.subnets().filter_map(|subnet| subnet.host_address).collect(),
@@ -83,10 +73,9 @@ impl<'a> Policy<'a> {
         let fixed = port.fixed_ips.iter().map(|ip| IpNet::from(ip.address));
         let pairs = port.security.address_pairs.iter().map(|pair| pair.ip);
         for net in fixed.chain(pairs) {
-            self.bridged.entry((group, port.network)).or_default().insert(net);
-            let routed = |subnet: &Subnet| subnet.host_address.is_some() && subnet.forward != Forward::None;
+            self.members.entry((group, port.network)).or_default().insert(net);
             let mut subnets = self.intent.subnets_of(port.network);
-            if subnets.any(|subnet| routed(subnet) && subnet.cidr.contains(&net)) {
+            if subnets.any(|subnet| is_routed(subnet) && subnet.cidr.contains(&net)) {
                 self.routed.entry(group).or_default().insert(net);
             }
         }
@@ -109,23 +98,25 @@ impl<'a> Policy<'a> {
     }
 
     /// Whether a rule's remote is this address.
-    pub(super) fn is_remote(&self, remote: Remote, address: IpAddr, way: Way) -> bool {
+    pub(super) fn is_remote(&self, remote: Remote, address: IpAddr, network: NetworkId) -> bool {
         match remote {
             Remote::Any => true,
             Remote::Prefix(prefix) => prefix.contains(&address),
-            Remote::Host => self.host_addresses.contains(&address),
+            Remote::Host => self.intent.subnets_of(network).any(|subnet| subnet.host_address == Some(address)),
             Remote::AddressGroup(id) => {
                 let group = self.intent.address_group(id);
                 group.is_some_and(|group| group.addresses.iter().any(|block| block.contains(&address)))
             }
             Remote::Group(id) => {
-                let members = match way {
-                    Way::Bridge(network) => network.and_then(|network| self.bridged.get(&(id, network))),
-                    Way::Host => self.routed.get(&id),
-                };
-                members.is_some_and(|members| members.contains(address))
+                let here = self.members.get(&(id, network)).is_some_and(|members| members.contains(address));
+                here || self.is_routed(network) && self.routed.get(&id).is_some_and(|members| members.contains(address))
             }
         }
+    }
+
+    /// Whether the host routes between a network and others.
+    fn is_routed(&self, network: NetworkId) -> bool {
+        self.intent.subnets_of(network).any(is_routed)
     }
 
     pub(super) fn is_host(&self, address: IpAddr) -> bool {
@@ -147,6 +138,10 @@ impl<'a> Policy<'a> {
     pub(super) fn gateway_subnet(&self, address: IpAddr) -> Option<&'a Subnet> {
         self.intent.subnets().find(|subnet| subnet.host_address.is_some() && subnet.cidr.contains(&address))
     }
+}
+
+fn is_routed(subnet: &Subnet) -> bool {
+    subnet.host_address.is_some() && subnet.forward != Forward::None
 }
 
 /// The MAC addresses that a port may have: its own, and those of its address pairs.

@@ -16,6 +16,7 @@ pub struct Packet {
 pub enum Payload {
     /// RFC 826.
     Arp {
+        request: bool,
         sender_mac: [u8; 6],
         sender_ip: Ipv4Addr,
     },
@@ -56,7 +57,7 @@ pub enum Upper {
     Icmp {
         kind: u8,
         code: u8,
-        /// The target of a neighbour advertisement.
+        /// The target of a neighbour solicitation or advertisement.
         target: Option<IpAddr>,
         /// The source or target link-layer address option (RFC 4861 section 4.6.1).
         link_layer: Option<[u8; 6]>,
@@ -65,6 +66,7 @@ pub enum Upper {
     Other(u8),
 }
 
+pub const IGMP: u8 = 2;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 

@@ -2,7 +2,7 @@
 
 use super::{
     Drop, IpPacket, Packet, Reason, Step, Verdict,
-    index::{Policy, Way, macs},
+    index::{Policy, macs},
     packet::{UDP, icmp6},
     source::tag_is_allowed,
     verdict::Domain,
@@ -43,20 +43,16 @@ impl Policy<'_> {
                 (None, Peer::Wire(network)) => Some(Domain::Network(network)),
                 (None, _) => Some(Domain::Network(to.network)),
             };
-            let way = match from {
-                Peer::Host | Peer::Outside => Way::Host,
-                _ => Way::Bridge(domain.as_ref().and_then(Domain::network)),
-            };
             if let Some(sender) = sender {
-                self.leave(steps, sender, packet, way, state)?;
+                self.leave(steps, sender, packet, state)?;
             }
             let Some(domain) = domain.filter(|domain| self.is_in(to, domain)) else {
                 return Err(dropped(Reason::Vlan, Some(to.id), "the two are on different networks"));
             };
-            if way != Way::Host {
+            if !matches!(from, Peer::Host | Peer::Outside) {
                 steps.push(Step::Bridged { domain });
             }
-            self.enter(steps, sender, to, packet, way, state)
+            self.enter(steps, sender, to, packet, state)
         })
     }
 
@@ -64,12 +60,12 @@ impl Policy<'_> {
     pub fn to_host(&self, from: PortId, packet: &Packet, state: State) -> Verdict {
         verdict(|steps| {
             let sender = self.port(from)?;
-            self.leave(steps, sender, packet, Way::Host, state)?;
+            self.leave(steps, sender, packet, state)?;
             let Some(ip) = packet.ip() else { return Ok(()) };
             if self.is_host(ip.destination) || packet.is_group_addressed() {
                 return self.serve(steps, ip, state);
             }
-            self.route(steps, Some(sender), ip, state)
+            self.route(steps, ip, state)
         })
     }
 
@@ -79,7 +75,7 @@ impl Policy<'_> {
             let sender = self.port(from)?;
             let domain = self.domain(sender, packet);
             let network = domain.as_ref().and_then(Domain::network);
-            self.leave(steps, sender, packet, Way::Bridge(network), state)?;
+            self.leave(steps, sender, packet, state)?;
             steps.extend(domain.map(|domain| Step::Bridged { domain }));
             steps.push(Step::Leaves { network });
             Ok(())
@@ -88,7 +84,7 @@ impl Policy<'_> {
 
     /// A packet that comes to the host from outside, to be routed.
     pub fn from_outside(&self, ip: &IpPacket, state: State) -> Verdict {
-        verdict(|steps| self.route(steps, None, ip, state))
+        verdict(|steps| self.route(steps, ip, state))
     }
 
     fn port(&self, id: PortId) -> Result<&Port, Drop> {
@@ -96,7 +92,7 @@ impl Policy<'_> {
     }
 
     /// Out of a guest: port security, then the groups' egress.
-    fn leave(&self, steps: &mut Vec<Step>, port: &Port, packet: &Packet, way: Way, state: State) -> Result<(), Drop> {
+    fn leave(&self, steps: &mut Vec<Step>, port: &Port, packet: &Packet, state: State) -> Result<(), Drop> {
         if !self.protection(port).is_some_and(|protection| protection.port_security) {
             // VLANs are the bridge's matter; no setting lets a port out of its own.
             if self.domain(port, packet).is_none() {
@@ -107,7 +103,7 @@ impl Policy<'_> {
         }
         self.check_source(port, packet).map_err(|reason| dropped(reason, Some(port.id), ""))?;
         steps.push(Step::Secured { port: port.id });
-        let grant = self.check_groups(port, Direction::Egress, packet, way, state);
+        let grant = self.check_groups(port, Direction::Egress, packet, state);
         let grant = grant.map_err(|detail| dropped(Reason::GroupOut, Some(port.id), detail))?;
         steps.push(Step::Out { port: port.id, grant });
         Ok(())
@@ -120,17 +116,15 @@ impl Policy<'_> {
         from: Option<&Port>,
         port: &Port,
         packet: &Packet,
-        way: Way,
         state: State,
     ) -> Result<(), Drop> {
         let Some(protection) = self.protection(port) else {
             return Err(dropped(Reason::Vlan, Some(port.id), "its network is gone"));
         };
-        if let Some(from) = from.filter(|from| from.network == port.network) {
-            let isolated = protection.isolated || self.protection(from).is_some_and(|from| from.isolated);
-            if isolated {
-                return Err(dropped(Reason::Isolation, Some(port.id), ""));
-            }
+        // As bridges have it: isolated ports reach those that are not.
+        let isolated = |port| self.protection(port).is_some_and(|protection| protection.isolated);
+        if from.is_some_and(isolated) && protection.isolated {
+            return Err(dropped(Reason::Isolation, Some(port.id), ""));
         }
         if !protection.port_security {
             steps.push(Step::Unsecured { port: port.id });
@@ -139,7 +133,7 @@ impl Policy<'_> {
         if !packet.is_group_addressed() && !macs(port).any(|mac| mac.octets() == packet.destination) {
             return Err(dropped(Reason::Foreign, Some(port.id), ""));
         }
-        let grant = self.check_groups(port, Direction::Ingress, packet, way, state);
+        let grant = self.check_groups(port, Direction::Ingress, packet, state);
         let grant = grant.map_err(|detail| dropped(Reason::GroupIn, Some(port.id), detail))?;
         steps.push(Step::In { port: port.id, grant });
         Ok(())
@@ -150,9 +144,14 @@ impl Policy<'_> {
         let name = match ip.upper {
             super::Upper::Icmp { kind: 8, .. } if ip.source.is_ipv4() => Some("ping"),
             super::Upper::Icmp { kind: icmp6::ECHO_REQUEST, .. } if ip.source.is_ipv6() => Some("ping"),
-            super::Upper::Icmp { kind, .. } if ip.source.is_ipv6() => {
-                (icmp6::ROUTER_SOLICITATION..=icmp6::NEIGHBOUR_ADVERTISEMENT).contains(&kind).then_some("neighbours")
-            }
+            super::Upper::Icmp { kind, .. } if ip.source.is_ipv6() => match kind {
+                icmp6::ROUTER_SOLICITATION | icmp6::NEIGHBOUR_SOLICITATION | icmp6::NEIGHBOUR_ADVERTISEMENT => {
+                    Some("neighbours")
+                }
+                icmp6::MLD_QUERY..=icmp6::MLD_DONE | icmp6::MLD2_REPORT => Some("listeners"),
+                _ => None,
+            },
+            super::Upper::Other(super::packet::IGMP) => Some("listeners"),
             super::Upper::Ports { protocol, destination, .. } => match (protocol, destination) {
                 (UDP, 67) if ip.source.is_ipv4() => Some("DHCP"),
                 (UDP, 547) if ip.source.is_ipv6() => Some("DHCP"),
@@ -168,7 +167,7 @@ impl Policy<'_> {
     }
 
     /// By the subnets' forward mode, which goes by address: nat out and to routed ones, routed both ways.
-    fn route(&self, steps: &mut Vec<Step>, from: Option<&Port>, ip: &IpPacket, state: State) -> Result<(), Drop> {
+    fn route(&self, steps: &mut Vec<Step>, ip: &IpPacket, state: State) -> Result<(), Drop> {
         let source = self.gateway_subnet(ip.source);
         let target = self.gateway_subnet(ip.destination);
         let refused = |detail| dropped(Reason::Forward, None, detail);
@@ -191,7 +190,7 @@ impl Policy<'_> {
             tags: Vec::new(),
             payload: super::Payload::Ip(ip.clone()),
         };
-        self.enter(steps, from, port, &packet, Way::Host, state)
+        self.enter(steps, None, port, &packet, state)
     }
 
     /// The layer-2 domain that a port's frame is in; none where its tags are not the port's.

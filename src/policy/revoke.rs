@@ -3,7 +3,7 @@
 
 use super::{
     IpPacket, Packet, Payload, State, Upper,
-    index::{Policy, Way},
+    index::Policy,
     path::{is_group_address, may_forward},
 };
 use crate::{
@@ -38,12 +38,10 @@ impl Policy<'_> {
             let Some(network) = self.intent.networks().find(|network| network.zone == connection.zone) else {
                 return true;
             };
-            let way = Way::Bridge(Some(network.id));
-            let sender = self.end(network.id, first.source, way);
-            let receiver = self.end(network.id, first.destination, way);
+            let sender = self.end(network.id, first.source, false);
+            let receiver = self.end(network.id, first.destination, false);
             let packet = packet(connection.protocol, first, first.source, first.destination);
-            return self.lets(&sender, Direction::Egress, &packet, way)
-                && self.lets(&receiver, Direction::Ingress, &packet, way);
+            return self.lets(&sender, Direction::Egress, &packet) && self.lets(&receiver, Direction::Ingress, &packet);
         }
         // The receiver is who answers; what it sees as the sender is whom it answers to.
         let source = self.gateway_subnet(first.source).filter(|_| !host.contains(&first.source));
@@ -52,12 +50,12 @@ impl Policy<'_> {
         let mut received = packet(connection.protocol, first, answer.destination, answer.source);
         set_destination_port(&mut received, answer);
         if let Some(subnet) = source
-            && !self.lets(&self.end(subnet.network, first.source, Way::Host), Direction::Egress, &sent, Way::Host)
+            && !self.lets(&self.end(subnet.network, first.source, true), Direction::Egress, &sent)
         {
             return false;
         }
         if let Some(subnet) = target
-            && !self.lets(&self.end(subnet.network, answer.source, Way::Host), Direction::Ingress, &received, Way::Host)
+            && !self.lets(&self.end(subnet.network, answer.source, true), Direction::Ingress, &received)
         {
             return false;
         }
@@ -72,7 +70,7 @@ impl Policy<'_> {
         }
     }
 
-    fn end(&self, network: NetworkId, address: IpAddr, way: Way) -> End<'_> {
+    fn end(&self, network: NetworkId, address: IpAddr, via_host: bool) -> End<'_> {
         let mut ports = self.holders(network, address);
         let subnets: Vec<_> = self.intent.subnets_of(network).collect();
         if ports.is_empty() {
@@ -84,13 +82,13 @@ impl Policy<'_> {
         }
         let local = self.intent.network(network).is_some_and(|network| network.segment == Segment::Local);
         let ours = subnets.iter().any(|subnet| subnet.cidr.contains(&address));
-        let gateway = way == Way::Host && self.is_host(address);
+        let gateway = via_host && self.is_host(address);
         End { others: ports.is_empty() && (!local || !ours || gateway), ports }
     }
 
     /// Whether any of those who may have sent or received a packet may do so.
-    fn lets(&self, end: &End<'_>, direction: Direction, packet: &Packet, way: Way) -> bool {
-        let allows = |port: &&Port| self.check_groups(port, direction, packet, way, State::New).is_ok();
+    fn lets(&self, end: &End<'_>, direction: Direction, packet: &Packet) -> bool {
+        let allows = |port: &&Port| self.check_groups(port, direction, packet, State::New).is_ok();
         end.others || end.ports.iter().any(allows)
     }
 }

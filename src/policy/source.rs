@@ -3,7 +3,7 @@
 use super::{
     Options, Packet, Payload, Reason, Upper,
     index::{Policy, macs},
-    packet::icmp6,
+    packet::{IGMP, icmp6},
 };
 use crate::intent::Port;
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,30 +17,31 @@ impl Policy<'_> {
         match &packet.payload {
             Payload::Other(_) => Err(Reason::Ethertype),
             Payload::Rarp => Ok(()),
-            Payload::Arp { sender_mac, sender_ip } => {
-                let probe = sender_ip.is_unspecified();
-                let own = *sender_mac == packet.source && (probe || self.owns(port, *sender_mac, (*sender_ip).into()));
-                check(own, Reason::Arp)
+            Payload::Arp { request, sender_mac, sender_ip } => {
+                let sender = macs(port).any(|mac| mac.octets() == *sender_mac);
+                let probe = *request && sender_ip.is_unspecified();
+                check(sender && (probe || self.owns(port, *sender_mac, (*sender_ip).into())), Reason::Arp)
             }
             Payload::Ip(ip) => {
                 let allowed = match ip.options {
                     Options::None => true,
-                    Options::RouterAlert => ip.source.is_ipv6() || ip.protocol() == 2,
+                    Options::RouterAlert => ip.source.is_ipv6() || ip.protocol() == IGMP,
                     Options::Other => false,
                 };
                 check(allowed, Reason::Options)?;
                 check(!(ip.fragment && packet.is_group_addressed()), Reason::Fragment)?;
                 match (ip.source, ip.destination) {
                     (IpAddr::V4(source), _) => {
-                        let dhcp = source.is_unspecified() && ip.udp() == Some((68, 67));
-                        check(dhcp || self.owns(port, packet.source, source.into()), Reason::Ip)?;
+                        // Who has no address yet asks for one, and joins groups (RFC 3376 section 4.2.13).
+                        let unnumbered =
+                            source.is_unspecified() && (ip.udp() == Some((68, 67)) || ip.protocol() == IGMP);
+                        check(unnumbered || self.owns(port, packet.source, source.into()), Reason::Ip)?;
                     }
                     (IpAddr::V6(source), _) => {
-                        const UNNUMBERED: [u8; 5] = [
+                        const UNNUMBERED: [u8; 4] = [
                             icmp6::NEIGHBOUR_SOLICITATION,
                             icmp6::ROUTER_SOLICITATION,
                             icmp6::MLD_REPORT,
-                            icmp6::MLD_DONE,
                             icmp6::MLD2_REPORT,
                         ];
                         let unnumbered =
@@ -63,12 +64,15 @@ impl Policy<'_> {
         }
         check(kind != icmp6::ROUTER_ADVERTISEMENT, Reason::Ra)?;
         check(kind != icmp6::REDIRECT, Reason::Redirect)?;
-        let target = target.filter(|_| kind == icmp6::NEIGHBOUR_ADVERTISEMENT);
-        check(target.is_none_or(|target| self.owns(port, packet.source, target)), Reason::Nd)?;
+        // Who asks without having an address is about to take it.
+        let claims = kind == icmp6::NEIGHBOUR_ADVERTISEMENT
+            || kind == icmp6::NEIGHBOUR_SOLICITATION && ip.source.is_unspecified();
+        let own = |target| macs(port).any(|mac| self.owns(port, mac.octets(), target));
+        check(!claims || target.is_none_or(own), Reason::Nd)?;
         let names_neighbour =
             [icmp6::ROUTER_SOLICITATION, icmp6::NEIGHBOUR_SOLICITATION, icmp6::NEIGHBOUR_ADVERTISEMENT].contains(&kind);
         let link_layer = link_layer.filter(|_| names_neighbour);
-        check(link_layer.is_none_or(|mac| mac == packet.source), Reason::Nd)
+        check(link_layer.is_none_or(|named| macs(port).any(|mac| mac.octets() == named)), Reason::Nd)
     }
 
     /// Whether an address is a port's own, as the owner of this MAC address. Where the network has no subnets there are

@@ -201,7 +201,11 @@ fn guests_send_from_their_own_addresses() {
     assert_eq!(sent(own, icmp6("fe80::5054:ff:fe00:10", 134, None, None)), Err(Reason::Ra));
     assert_eq!(sent(own, icmp6("fe80::5054:ff:fe00:10", 136, Some("fe80::1"), None)), Err(Reason::Nd));
     assert_eq!(sent(own, icmp6("fe80::5054:ff:fe00:10", 135, None, Some([2; 6]))), Err(Reason::Nd));
-    let arp = |sender_ip: &str, sender_mac| Payload::Arp { sender_mac, sender_ip: sender_ip.parse().expect("IPv4") };
+    let arp = |sender_ip: &str, sender_mac| Payload::Arp {
+        request: true,
+        sender_mac,
+        sender_ip: sender_ip.parse().expect("IPv4"),
+    };
     assert_eq!(sent(own, arp("10.0.0.16", own)), Ok(()));
     assert_eq!(sent(own, arp("0.0.0.0", own)), Ok(()));
     assert_eq!(sent(own, arp("10.0.0.1", own)), Err(Reason::Arp));
@@ -248,13 +252,22 @@ fn trunks_and_isolated_ports() {
     let mut intent = house();
     let mut trunk = port(17, 1, Some((1, "10.0.0.17")), None);
     trunk.trunk = Some(Trunk { native: false, tagged: [VlanId::new(10).expect("a VLAN")].into() });
-    let mut lonely = port(18, 1, Some((1, "10.0.0.18")), None);
-    lonely.security.isolated = Some(true);
-    intent =
-        Intent::restore([trunk, lonely].map(Change::PutPort).into_iter().chain(stored(&intent)).collect::<Vec<_>>());
+    let lonely = |n, address| {
+        let mut port = port(n, 1, Some((1, address)), None);
+        port.security.isolated = Some(true);
+        port
+    };
+    intent = Intent::restore(
+        [trunk, lonely(18, "10.0.0.18"), lonely(19, "10.0.0.19")]
+            .map(Change::PutPort)
+            .into_iter()
+            .chain(stored(&intent))
+            .collect::<Vec<_>>(),
+    );
     assert_eq!(bridged(&intent, 17, 14, 80, true), Err(Reason::Vlan), "it has no native VLAN");
-    assert_eq!(bridged(&intent, 18, 14, 80, true), Err(Reason::Isolation));
-    assert_eq!(bridged(&intent, 14, 18, 80, true), Err(Reason::Isolation));
+    assert_eq!(bridged(&intent, 18, 19, 80, true), Err(Reason::Isolation));
+    assert_eq!(bridged(&intent, 18, 14, 80, true), Ok(()));
+    assert_eq!(bridged(&intent, 14, 18, 80, true), Ok(()));
     let mut tagged = tcp(&intent, 14, 11, 80, true);
     tagged.tags = vec![10];
     let verdict = Policy::new(&intent, &[]).bridged(Peer::Port(id(14)), id(11), &tagged, State::New);

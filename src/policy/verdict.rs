@@ -69,7 +69,7 @@ impl Reason {
             Reason::Redirect => "guests send no redirects",
             Reason::Options => "IPv4 options and IPv6 routing headers do not pass",
             Reason::Fragment => "broadcast and multicast do not pass in fragments",
-            Reason::Isolation => "isolated ports do not talk with other ports",
+            Reason::Isolation => "isolated ports do not talk with one another",
             Reason::Foreign => "it is for another MAC address",
             Reason::GroupOut => "no rule of the port's security groups lets it out",
             Reason::GroupIn => "no rule of the port's security groups lets it in",
