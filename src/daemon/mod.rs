@@ -16,7 +16,6 @@ use crate::{
     driver::kernel::{self, KernelDriver},
     intent::HostConfig,
     libvirt::{self, LibvirtConfig},
-    planner,
     reconciler::{Command, Engine, Handle, HookIndex, Inputs, StartError, View},
     server::{
         dns::{UpstreamSource, Upstreams},
@@ -117,7 +116,7 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let store = Arc::new(SqliteStore::open(&paths.database)?);
     // Hooks that come from now on wait in the socket's queue.
     let listener = hook_listener(&paths.hook_socket)?;
-    let driver = KernelDriver::new(&planner::known_skeletons())?;
+    let driver = KernelDriver::new()?;
     let triggers = Triggers::wanted();
     let links = if triggers.netlink { kernel::watch()? } else { mpsc::channel(1).1 };
     let upstreams = Upstreams::new(source_of(&config));

@@ -1,4 +1,4 @@
-use super::{Command, HookIndex, Notice, Outlets, Problem, View, services::services_of};
+use super::{Command, HookIndex, Notice, Outlets, Problem, View, forms::Forms, services::services_of};
 use crate::{
     backend::{Driver, LinkEvent, Loaded, Store, StoreError, Write},
     datapath::{Observed, Sysctl},
@@ -54,6 +54,7 @@ pub struct Engine<D, S, O> {
     pub(super) store: Arc<S>,
     pub(super) outlets: O,
     pub(super) observed: Observed,
+    pub(super) forms: Forms,
     /// What kernel parameters were before we set them.
     pub(super) previous: BTreeMap<Sysctl, String>,
     /// The running guests' NICs that libvirt or the hook told of: the tap of each port, and whose it is.
@@ -104,6 +105,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             store,
             outlets,
             observed,
+            forms: Forms::default(),
             previous,
             taps: BTreeMap::new(),
             leaving: BTreeSet::new(),

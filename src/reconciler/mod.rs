@@ -3,6 +3,7 @@
 mod bootstrap;
 mod commands;
 mod engine;
+mod forms;
 mod guests;
 mod handle;
 mod hook;

@@ -117,7 +117,11 @@ fn tap() -> Link {
 
 fn bare_host() -> SimHost {
     let host = SimHost::new(Observed {
-        capabilities: crate::datapath::Capabilities { bridge_vlan_filtering: true, nft_bridge_meta: true },
+        capabilities: crate::datapath::Capabilities {
+            bridge_vlan_filtering: true,
+            nft_bridge_meta: true,
+            bridge_conntrack: true,
+        },
         ..Observed::default()
     });
     host.plug(if_name("vnet0"), tap());
@@ -135,7 +139,8 @@ fn guest(name: &str, network: &str) -> Domain {
 
 fn bound(host: &SimHost) -> BTreeSet<String> {
     let tables = host.observed().datapath.tables;
-    tables.get(&Family::Bridge).and_then(|table| table.sets.get(BOUND)).cloned().unwrap_or_default()
+    let bound = tables.get(&Family::Bridge).and_then(|table| table.elements(BOUND)).into_iter().flatten();
+    bound.map(|element| element.replace('"', "")).collect()
 }
 
 #[tokio::test]
