@@ -54,6 +54,8 @@ test: root ## all tests, those on real guests and kernels too (root)
 	@$(RIG)/build-kernels
 	@$(RIG)/stock-kernel
 	@$(RIG)/make-guest
+	$(call say,libvirt's modular daemons$(comma) which Debian does not ship; built once per machine)
+	@$(RIG)/build-libvirt
 	$(call say,tests that need no root)
 	$(CARGO) test $(CARGOFLAGS) --no-fail-fast
 	$(CARGO) build $(CARGOFLAGS)

@@ -87,3 +87,9 @@ fn bad_input_is_told_and_nothing_is_lost() {
 fn the_hook_alone_suffices_where_bridges_deny_by_default() {
     uml_host(400, "guests/triggers.sh", &["hook"]);
 }
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs virtqemud, virtnetworkd and guests in them"]
+fn the_modular_daemons_of_libvirt_serve_as_well() {
+    private_host(400, "guests/modular.sh", &[]);
+}

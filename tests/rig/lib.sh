@@ -37,28 +37,34 @@ start_bus() {
     string:org.freedesktop.PolicyKit1 || { echo "polkitd did not come up in 10 s" >&2; return 1; }
 }
 
-# start_libvirt: virtlogd and libvirtd, ready when it returns. MODULAR=1: virtqemud and virtnetworkd, where they exist
+# start_libvirt: virtlogd and libvirtd, ready when it returns. MODULAR=1: virtnetworkd and virtqemud instead
 start_libvirt() {
   mkdir -p /etc/libvirt/qemu /etc/libvirt/hooks /var/lib/libvirt/dnsmasq
   cp -n "$VMFABRIC_RIG"/libvirt/*.conf /etc/libvirt/
   local daemon daemons=libvirtd
   [ "${MODULAR-0}" = 0 ] || daemons="virtnetworkd virtqemud"
   pgrep -x virtlogd >/dev/null || virtlogd -d || return
-  for daemon in $daemons; do
-    [ -e "/etc/libvirt/$daemon.conf" ] || cp /etc/libvirt/libvirtd.conf "/etc/libvirt/$daemon.conf"
-    # Not `-d`: the log of a start that fails would be lost.
-    "$daemon" >"$RIG_LOGS/$daemon.log" 2>&1 &
-  done
+  for daemon in $daemons; do start_libvirt_daemon $daemon || return; done
   wait_for 30 virsh -q uri && wait_for 30 virsh -q net-list && return
   echo "libvirt did not come up in 30 s:" >&2
   tail -n 20 "$RIG_LOGS"/{libvirtd,virtqemud,virtnetworkd}.log /var/log/libvirt/*.log >&2 2>/dev/null
   return 1
 }
 
-# stop_libvirt: ends libvirt's daemons as systemd would; guests go on running
+# start_libvirt_daemon libvirtd|virtqemud|virtnetworkd: in the background
+start_libvirt_daemon() {
+  local program=$1
+  [ $program = libvirtd ] || program=$("$VMFABRIC_RIG/build-libvirt")/$1 || return
+  [ -e "/etc/libvirt/$1.conf" ] || sed "s/libvirtd.log/$1.log/" /etc/libvirt/libvirtd.conf >"/etc/libvirt/$1.conf"
+  # Not `-d`: the log of a start that fails would be lost.
+  "$program" >>"$RIG_LOGS/$1.log" 2>&1 &
+}
+
+# stop_libvirt [DAEMON...]: ends libvirt's daemons as systemd would; guests go on running
 stop_libvirt() {
   local daemon
-  for daemon in libvirtd virtqemud virtnetworkd; do
+  [ $# -gt 0 ] || set -- libvirtd virtqemud virtnetworkd
+  for daemon in "$@"; do
     pkill -TERM -x "$daemon" || continue
     wait_for 20 not pgrep -x "$daemon" || { echo "$daemon did not stop in 20 s" >&2; return 1; }
   done
