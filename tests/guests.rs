@@ -93,3 +93,15 @@ fn the_hook_alone_suffices_where_bridges_deny_by_default() {
 fn the_modular_daemons_of_libvirt_serve_as_well() {
     private_host(400, "guests/modular.sh", &[]);
 }
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn a_guest_that_is_taken_back_to_a_snapshot_is_on_its_network() {
+    private_host(400, "guests/snapshots.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn a_guest_whose_kernel_panics_keeps_its_port() {
+    private_host(400, "guests/panic.sh", &[]);
+}

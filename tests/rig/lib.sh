@@ -111,7 +111,8 @@ nic_xml() {
 }
 
 # domain_xml NAME [MAC SOURCE]...: a small guest with these NICs. GUEST_XML: more elements of <domain> (metadata, uuid),
-# GUEST_MEMORY: MiB. GUEST_KERNEL: `small`, the rig's own (default), or `stock`, Debian's
+# GUEST_DEVICES: of <devices>; GUEST_MEMORY: MiB; GUEST_ON_CRASH: what libvirt then does (default: destroy).
+# GUEST_KERNEL: `small`, the rig's own (default), or `stock`, Debian's
 domain_xml() {
   local name=$1 nics="" memory kernel initrd
   shift
@@ -139,7 +140,7 @@ domain_xml() {
   </os>
   <features><acpi/></features>
   <clock offset='utc'/>
-  <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>
+  <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>${GUEST_ON_CRASH-destroy}</on_crash>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     <controller type='usb' model='none'/>
@@ -147,6 +148,7 @@ domain_xml() {
       <source mode='bind' path='$RIG_LOGS/$name.console'/><log file='$RIG_LOGS/$name.log' append='on'/>
     </serial>
     <memballoon model='none'/>
+    ${GUEST_DEVICES-}
     $nics
   </devices>
 </domain>
