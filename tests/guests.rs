@@ -105,3 +105,9 @@ fn a_guest_that_is_taken_back_to_a_snapshot_is_on_its_network() {
 fn a_guest_whose_kernel_panics_keeps_its_port() {
     private_host(400, "guests/panic.sh", &[]);
 }
+
+#[test]
+#[ignore = "needs root: it makes network namespaces and sets kernel parameters in them"]
+fn forwarding_of_others_links_is_given_back() {
+    private_host(300, "guests/forwarding.sh", &[]);
+}
