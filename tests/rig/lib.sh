@@ -124,7 +124,8 @@ domain_xml() {
     kernel=$("$VMFABRIC_RIG/stock-kernel") && initrd=$("$VMFABRIC_RIG/make-guest" -k "$kernel") || return
     kernel+=/vmlinuz memory=128
   else
-    kernel=${VMFABRIC_KERNELS:-$("$VMFABRIC_RIG/build-kernels")} && initrd=$("$VMFABRIC_RIG/make-guest") || return
+    kernel=${VMFABRIC_KERNELS:-$("$VMFABRIC_RIG/build-kernels")} &&
+      initrd=${VMFABRIC_GUEST:-$("$VMFABRIC_RIG/make-guest")} || return
     kernel+=/vmlinux-guest memory=64
   fi
   cat <<X
