@@ -181,9 +181,21 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             let fresh = attachment.is_some_and(|attachment| !std::mem::replace(&mut attachment.verified, true));
             drop(view);
             if fresh {
+                self.log_port(*port, "port is up");
                 self.notify(Notice::PortChanged(*port));
             }
         }
+    }
+
+    fn log_port(&self, port: PortId, what: &str) {
+        let view = self.view();
+        let Some(known) = view.intent.port(port) else { return };
+        let network = view.intent.network(known.network).map(|network| network.name.to_string()).unwrap_or_default();
+        let attachment = view.attachments.get(&port);
+        let domain = attachment.and_then(|attachment| attachment.guest.as_ref()).or(known.device.as_ref());
+        let domain = domain.map(|guest| guest.name.as_str()).unwrap_or_default();
+        let tap = attachment.map(|attachment| attachment.tap.as_str()).unwrap_or_default();
+        tracing::info!(network, %port, mac = %known.mac, domain, tap, "{what}");
     }
 
     /// Notes that a port's guest runs with this tap.
@@ -218,7 +230,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     /// Whether there was a tap to forget.
     pub(super) fn forget_tap(&mut self, port: PortId) -> bool {
-        self.taps.remove(&port);
+        if self.taps.remove(&port).is_some() {
+            self.log_port(port, "port is down");
+        }
         let was = self.view_mut().attachments.remove(&port).is_some();
         if was {
             self.touch_shared(port);

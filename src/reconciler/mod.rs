@@ -4,6 +4,7 @@ mod bootstrap;
 mod commands;
 mod engine;
 mod forms;
+mod former;
 mod guests;
 mod handle;
 mod hook;
@@ -19,8 +20,8 @@ mod view;
 mod tests;
 
 pub use crate::planner::{Problem, Subject};
-pub(crate) use engine::previous_of;
 pub use engine::{Engine, Inputs, StartError};
+pub(crate) use former::{forget_former_boot, forgetting, previous_of};
 pub use guests::source_of;
 pub use handle::{Command, CommandError, Handle, Notice, Reply};
 pub use index::HookIndex;

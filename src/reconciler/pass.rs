@@ -1,6 +1,6 @@
 //! A full pass: observe, plan, diff, apply, and look again.
 
-use super::{Engine, Notice, Outlets, Problem, Subject};
+use super::{Engine, Notice, Outlets, Problem, Subject, former::memo};
 use crate::{
     backend::{Driver, Store, Write},
     datapath::{Change, Family, Sysctl, element_link},
@@ -212,10 +212,6 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         }
         Ok(())
     }
-}
-
-fn memo(key: &Sysctl) -> String {
-    format!("sysctl:{}", key.path())
 }
 
 /// The link that a change is about.
