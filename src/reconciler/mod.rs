@@ -3,8 +3,8 @@
 mod bootstrap;
 mod commands;
 mod engine;
-mod forms;
 mod former;
+mod forms;
 mod guests;
 mod handle;
 mod hook;
@@ -13,6 +13,7 @@ mod libvirt;
 mod links;
 mod outlets;
 mod pass;
+mod revoke;
 mod services;
 mod view;
 
