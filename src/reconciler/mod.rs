@@ -3,6 +3,8 @@
 mod bootstrap;
 mod commands;
 mod engine;
+mod former;
+mod forms;
 mod guests;
 mod handle;
 mod hook;
@@ -19,8 +21,8 @@ mod view;
 mod tests;
 
 pub use crate::planner::{Problem, Subject};
-pub(crate) use engine::previous_of;
 pub use engine::{Engine, Inputs, StartError};
+pub(crate) use former::{forget_former_boot, forgetting, previous_of};
 pub use guests::source_of;
 pub use handle::{Command, CommandError, Handle, Notice, Reply};
 pub use index::HookIndex;
