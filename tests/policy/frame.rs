@@ -116,11 +116,11 @@ fn upper(ip: &IpPacket, mark: Mark, answers: bool) -> Vec<u8> {
         }
         Upper::Icmp { kind, code, target, link_layer } => {
             let mut bytes = vec![kind, code, 0, 0];
-            let is_nd = ip.source.is_ipv6()
-                && (icmp6::ROUTER_SOLICITATION..=icmp6::NEIGHBOUR_ADVERTISEMENT).contains(&kind);
+            let is_nd =
+                ip.source.is_ipv6() && (icmp6::ROUTER_SOLICITATION..=icmp6::NEIGHBOUR_ADVERTISEMENT).contains(&kind);
             if !is_nd {
                 // Identifier and number; of a listener report, its group.
-                bytes.extend(&mark[4..8]);
+                bytes.extend([mark[6], mark[7], mark[4], mark[5]]);
                 if ip.source.is_ipv6() && matches!(kind, 130..=132) {
                     bytes.extend([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0x42]);
                 }

@@ -87,13 +87,8 @@ pub fn port_id(n: usize) -> PortId {
 }
 
 fn network(n: usize, random: &mut Random) -> Network {
-    let draft = NetworkDraft {
-        name: name(format!("n{n}")),
-        physical_network: None,
-        vlan: None,
-        mtu: None,
-        dns_domain: None,
-    };
+    let draft =
+        NetworkDraft { name: name(format!("n{n}")), physical_network: None, vlan: None, mtu: None, dns_domain: None };
     let mut network = draft.complete(NetworkId(id(n)), &Intent::default(), None).expect("a network");
     network.zone = u16::try_from(n).expect("small");
     if n == 3 && random.percent(30) {
@@ -212,6 +207,7 @@ fn port(n: usize, network: usize, address: Option<&str>, random: &mut Random) ->
     pair(15, net("10.1.0.100/32"), None);
     pair(15, net("10.1.0.100/32"), Some(virtual_mac));
     pair(10, net("10.1.0.128/26"), None);
+    // A port with a block of IPv6 addresses may advertise any: sets of ranges are not compared with what is in a message.
     pair(10, net("fd00:5::/64"), None);
     Port {
         id: port_id(n),
@@ -331,7 +327,8 @@ fn particular(n: usize, own: Option<&str>, source: [u8; 6], random: &mut Random)
     let local = link_local(source);
     match random.below(16) {
         0..=3 => {
-            let sender_ip = random.one(&[own4, own4, [0, 0, 0, 0].into(), [10, 1, 0, 1].into(), [10, 1, 0, 100].into()]);
+            let sender_ip =
+                random.one(&[own4, own4, [0, 0, 0, 0].into(), [10, 1, 0, 1].into(), [10, 1, 0, 100].into()]);
             Payload::Arp { request: random.percent(60), sender_mac: named, sender_ip }
         }
         4 => Payload::Rarp,
@@ -367,6 +364,24 @@ fn particular(n: usize, own: Option<&str>, source: [u8; 6], random: &mut Random)
             udp(local, from, to)
         }
         _ => Payload::Other(random.one(&[0x88cc, 0x8863, 0x0842])),
+    }
+}
+
+/// What the host says to a guest without its IP stack: DHCP's answers, ARP, neighbour discovery.
+pub fn of_host(address: Option<&str>, random: &mut Random) -> Payload {
+    let source = [2, 0, 0, 0, 0, 0xfe];
+    let gateway = ip("10.1.0.1");
+    match random.below(4) {
+        0..=1 => {
+            let upper = Upper::Ports { protocol: UDP, source: 67, destination: 68, opens: true };
+            Payload::Ip(IpPacket::new(gateway, ip(address.unwrap_or("10.4.0.4")), upper))
+        }
+        2 => Payload::Arp { request: random.percent(50), sender_mac: source, sender_ip: [10, 1, 0, 1].into() },
+        _ => {
+            let target = Some(ip("fe80::fe"));
+            let upper = Upper::Icmp { kind: icmp6::NEIGHBOUR_ADVERTISEMENT, code: 0, target, link_layer: Some(source) };
+            Payload::Ip(IpPacket::new(ip("fe80::fe"), ip("fd00::b"), upper))
+        }
     }
 }
 

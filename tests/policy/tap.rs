@@ -3,7 +3,10 @@
 use std::{
     fs::{File, OpenOptions},
     io::{ErrorKind, Read, Write},
-    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
 };
 
 #[derive(Debug)]
@@ -43,5 +46,38 @@ impl Tap {
                 Err(error) => panic!("the tap cannot be read: {error}"),
             }
         }
+    }
+}
+
+/// A packet socket of the host on one of its links, as a DHCP server has.
+#[derive(Debug)]
+pub struct HostSocket(OwnedFd);
+
+impl HostSocket {
+    #[allow(unsafe_code)]
+    pub fn open(link: &str) -> Self {
+        let all = i32::from(u16::try_from(libc::ETH_P_ALL).expect("small").to_be());
+        // SAFETY: a socket is made; the descriptor is this one's alone.
+        let socket = unsafe {
+            let socket = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+            assert!(socket >= 0, "a packet socket: {}", std::io::Error::last_os_error());
+            OwnedFd::from_raw_fd(socket)
+        };
+        let name = std::ffi::CString::new(link).expect("a link's name");
+        // SAFETY: all zero is a value of this plain structure, and the name ends with NUL.
+        let (mut address, index): (libc::sockaddr_ll, u32) =
+            unsafe { (std::mem::zeroed(), libc::if_nametoindex(name.as_ptr())) };
+        address.sll_family = u16::try_from(libc::AF_PACKET).expect("small");
+        address.sll_protocol = u16::try_from(all).expect("small");
+        address.sll_ifindex = index.cast_signed();
+        let length = u32::try_from(size_of::<libc::sockaddr_ll>()).expect("small");
+        // SAFETY: the address is as long as said.
+        let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+        assert_eq!(bound, 0, "{link}: {}", std::io::Error::last_os_error());
+        Self(socket)
+    }
+
+    pub fn send(&self, frame: &[u8]) {
+        nix::unistd::write(&self.0, frame).expect("the link is up");
     }
 }
