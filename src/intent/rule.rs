@@ -335,6 +335,11 @@ fn protocol_of(text: &str) -> Result<u8, IntentError> {
     })
 }
 
+/// A number without a sign.
+fn digits<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
 impl RuleFields {
     fn of(draft: &RuleDraft) -> Self {
         let icmp = match draft.ethertype {
@@ -434,10 +439,8 @@ impl RuleFields {
                 return Ok(());
             }
             let (kind, code) = text.split_once('/').map_or((text, None), |(kind, code)| (kind, Some(code)));
-            let parse =
-                |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u8>().ok()).flatten();
-            self.icmp_type = parse(kind);
-            self.icmp_code = code.and_then(parse);
+            self.icmp_type = digits(kind);
+            self.icmp_code = code.and_then(digits);
             if self.icmp_type.is_none() || self.icmp_code.is_some() != code.is_some() {
                 let names: Vec<_> = MESSAGES.iter().map(|(name, ..)| *name).collect();
                 return bad(format!("'{}' is no ICMP type; write TYPE, TYPE/CODE or {}", clip(text), names.join(", ")));
@@ -448,8 +451,7 @@ impl RuleFields {
             return bad(format!("{} has no ports, so '{}' is too much", protocol::name(number), clip(text)));
         }
         let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let port = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u16>().ok()).flatten();
-        match (port(first), port(last)) {
+        match (digits(first), digits(last)) {
             (Some(first), Some(last)) => {
                 (self.port_range_min, self.port_range_max) = (Some(first), Some(last));
                 Ok(())

@@ -3,6 +3,7 @@
 mod bootstrap;
 mod commands;
 mod engine;
+mod group_commands;
 mod guests;
 mod handle;
 mod hook;
@@ -20,6 +21,7 @@ mod tests;
 pub use crate::planner::{Problem, Subject};
 pub(crate) use engine::previous_of;
 pub use engine::{Engine, Inputs, StartError};
+pub use group_commands::GroupCommand;
 pub use guests::source_of;
 pub use handle::{Command, CommandError, Handle, Notice, Reply};
 pub use index::HookIndex;
