@@ -13,7 +13,7 @@ use crate::{
     reconciler::{DnsEntry, DnsService, HookIndex, NetworkServices, Outlets},
     server::{
         dhcpv4::{CommitError, DhcpEvent, DhcpServer, LeaseStore},
-        dns::{DnsListen, DnsServer, SharedZone, Upstreams},
+        dns::{DnsListen, DnsScope, DnsServer, DnsShared, SharedZone},
     },
 };
 use std::{
@@ -45,7 +45,7 @@ impl<S: Store> LeaseStore for StoredLeases<S> {
 pub struct Services<S> {
     pub leases: Arc<StoredLeases<S>>,
     pub dhcp_events: mpsc::Sender<DhcpEvent>,
-    pub upstreams: Arc<Upstreams>,
+    pub dns: Arc<DnsShared>,
     pub libvirt: Option<LibvirtHandle>,
     pub index_path: PathBuf,
     networks: BTreeMap<NetworkId, Served>,
@@ -72,12 +72,12 @@ impl<S: Store> Services<S> {
     pub fn new(
         store: Arc<S>,
         dhcp_events: mpsc::Sender<DhcpEvent>,
-        upstreams: Arc<Upstreams>,
+        dns: Arc<DnsShared>,
         libvirt: Option<LibvirtHandle>,
         index_path: PathBuf,
     ) -> Self {
         let leases = Arc::new(StoredLeases(store));
-        Self { leases, dhcp_events, upstreams, libvirt, index_path, networks: BTreeMap::new() }
+        Self { leases, dhcp_events, dns, libvirt, index_path, networks: BTreeMap::new() }
     }
 
     async fn serve_dhcp(&self, served: &mut Served, services: &mut NetworkServices) {
@@ -143,7 +143,7 @@ impl<S: Store> Services<S> {
                 addresses: wanted.addresses.clone(),
                 port: DnsListen::PORT,
             };
-            match DnsServer::start(listen, zone.clone(), self.upstreams.clone()) {
+            match DnsServer::start(listen, zone.clone(), DnsScope::default(), self.dns.clone()) {
                 Ok(server) => {
                     tracing::info!(%network, interface = %wanted.interface, "serving DNS");
                     served.dns = Some(ServedDns {
