@@ -79,11 +79,27 @@ pub struct Loaded {
     pub networks: Vec<intent::Network>,
     pub subnets: Vec<intent::Subnet>,
     pub ports: Vec<intent::Port>,
+    pub security_groups: Vec<intent::SecurityGroup>,
+    pub address_groups: Vec<intent::AddressGroup>,
     pub leases: Vec<LeaseRecord>,
     /// Networks that libvirt was given by us.
     pub published: Vec<Uuid>,
     /// Small facts by key: `default-network-made`, `sysctl:net/ipv4/conf/eth0/forwarding`.
     pub memos: Vec<(String, String)>,
+}
+
+impl Loaded {
+    /// The intent, as the changes that make it; in the order in which they can be made.
+    pub fn take_intent(&mut self) -> Vec<intent::Change> {
+        use intent::Change;
+        let mut changes = Vec::new();
+        changes.extend(std::mem::take(&mut self.address_groups).into_iter().map(Change::PutAddressGroup));
+        changes.extend(std::mem::take(&mut self.security_groups).into_iter().map(Change::PutSecurityGroup));
+        changes.extend(std::mem::take(&mut self.networks).into_iter().map(Change::PutNetwork));
+        changes.extend(std::mem::take(&mut self.subnets).into_iter().map(Change::PutSubnet));
+        changes.extend(std::mem::take(&mut self.ports).into_iter().map(Change::PutPort));
+        changes
+    }
 }
 
 /// A DHCP lease at rest.

@@ -12,6 +12,13 @@ pub(super) fn check(intent: &Intent, change: &Change, host: &HostConfig) -> Resu
         Change::DeleteNetwork(id) => intent.network(*id).map(drop).ok_or_else(|| IntentError::not_found("network", id)),
         Change::DeleteSubnet(id) => intent.subnet(*id).map(drop).ok_or_else(|| IntentError::not_found("subnet", id)),
         Change::DeletePort(id) => intent.port(*id).map(drop).ok_or_else(|| IntentError::not_found("port", id)),
+        Change::PutSecurityGroup(_) | Change::PutAddressGroup(_) => Ok(()),
+        Change::DeleteSecurityGroup(id) => {
+            intent.security_group(*id).map(drop).ok_or_else(|| IntentError::not_found("security group", id))
+        }
+        Change::DeleteAddressGroup(id) => {
+            intent.address_group(*id).map(drop).ok_or_else(|| IntentError::not_found("address group", id))
+        }
     }
 }
 

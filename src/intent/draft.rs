@@ -129,7 +129,9 @@ impl NetworkDraft {
                 if taken { Network::bridge_name(id, "an-interface-name-is-not-this-long") } else { readable }
             }
         });
-        Ok(Network { id, name: self.name, segment, bridge, mtu: self.mtu, dns_domain: self.dns_domain })
+        let zone = old.map_or_else(|| Network::free_zone(id, intent), |old| old.zone);
+        let security = old.map(|old| old.security.clone()).unwrap_or_default();
+        Ok(Network { id, name: self.name, segment, bridge, mtu: self.mtu, dns_domain: self.dns_domain, zone, security })
     }
 }
 
@@ -249,6 +251,7 @@ impl PortDraft {
             trunk,
             dns_name: self.dns_name,
             device,
+            security: old.map(|old| old.security.clone()).unwrap_or_default(),
             origin: old.map_or(Origin::Admin, |old| old.origin),
         })
     }

@@ -13,6 +13,7 @@ mod name;
 mod network;
 mod port;
 mod resolve;
+mod security;
 mod set;
 mod subnet;
 
@@ -25,6 +26,10 @@ pub use name::ResourceName;
 pub use network::{Network, Segment};
 pub use port::{Device, FixedIp, Origin, Port, Trunk};
 pub use resolve::{NicRequest, NicSource, Resolution, ResolveError, changes_for, resolve};
+pub use security::{
+    AddressGroup, AddressPair, Direction, Ethertype, NetworkSecurity, PortSecurity, Protection, Protocol, Qos, Rate,
+    Remote, Rule, SecurityGroup,
+};
 pub use set::Intent;
 pub use subnet::{Forward, HostRoute, Subnet, last_host};
 
@@ -60,4 +65,12 @@ id_type!(
 id_type!(
     /// A [`Port`]'s identity.
     PortId
+);
+id_type!(
+    /// A [`SecurityGroup`]'s identity.
+    SecurityGroupId
+);
+id_type!(
+    /// An [`AddressGroup`]'s identity.
+    AddressGroupId
 );

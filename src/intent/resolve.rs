@@ -2,7 +2,8 @@
 //! the libvirt network that offers one of ours; a bridge of ours.
 
 use super::{
-    Change, Device, HostConfig, Intent, IntentError, Network, NetworkId, Origin, Port, PortId, Segment, SubnetId, Trunk,
+    Change, Device, HostConfig, Intent, IntentError, Network, NetworkId, Origin, Port, PortId, PortSecurity, Segment,
+    SubnetId, Trunk,
 };
 use crate::net::{IfName, MacAddr, VlanId};
 use std::{collections::BTreeSet, net::IpAddr};
@@ -187,6 +188,7 @@ fn fresh(
         trunk: trunk_of(nic),
         dns_name: None,
         device: Some(nic.guest()),
+        security: PortSecurity::default(),
         origin: Origin::Guest,
     })))
 }

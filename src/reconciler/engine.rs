@@ -136,9 +136,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     /// Loads what is stored, leniently: what a changed configuration no longer allows is still there, and is reported
     /// by the plan.
-    fn take_up(&mut self, loaded: Loaded, host: HostConfig) {
+    fn take_up(&mut self, mut loaded: Loaded, host: HostConfig) {
         let mut view = self.view_mut();
-        view.intent = Intent::restore(loaded.networks, loaded.subnets, loaded.ports);
+        view.intent = Intent::restore(loaded.take_intent());
         view.host = host;
         let leases = loaded.leases.into_iter();
         view.leases = leases.map(|lease| ((NetworkId(lease.network), lease.address), lease)).collect();
@@ -397,6 +397,11 @@ fn notices_of(intent: &Intent, changes: &[Change]) -> Vec<Notice> {
             }
             Change::PutPort(p) if intent.port(p.id).is_some() => vec![Notice::PortChanged(p.id)],
             Change::PutPort(p) => vec![Notice::PortAdded(p.id), Notice::NetworkChanged(p.network)],
+            // Nothing shows them but their members.
+            Change::PutSecurityGroup(_)
+            | Change::DeleteSecurityGroup(_)
+            | Change::PutAddressGroup(_)
+            | Change::DeleteAddressGroup(_) => Vec::new(),
             Change::DeletePort(id) => {
                 let network = intent.port(*id).map(|port| Notice::NetworkChanged(port.network));
                 [Notice::PortRemoved(*id)].into_iter().chain(network).collect()
@@ -412,6 +417,10 @@ fn networks_of(intent: &Intent, changes: &[Change]) -> BTreeSet<NetworkId> {
         Change::DeleteSubnet(id) => intent.subnet(*id).map(|subnet| subnet.network),
         Change::PutPort(port) => Some(port.network),
         Change::DeletePort(id) => intent.port(*id).map(|port| port.network),
+        Change::PutSecurityGroup(_)
+        | Change::DeleteSecurityGroup(_)
+        | Change::PutAddressGroup(_)
+        | Change::DeleteAddressGroup(_) => None,
     };
     changes.iter().filter_map(network).collect()
 }
