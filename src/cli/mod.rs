@@ -14,6 +14,7 @@ mod network;
 mod output;
 mod plan;
 mod port;
+mod record;
 mod status;
 mod subnet;
 #[cfg(test)]
@@ -52,6 +53,9 @@ enum Command {
     /// Ports: the guests' places on networks
     #[command(subcommand)]
     Port(port::PortCommand),
+    /// DNS records: names in a network's domain beside the guests'
+    #[command(subcommand)]
+    Record(record::RecordCommand),
     /// DHCP leases
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
@@ -70,6 +74,7 @@ impl Command {
             Command::Network(command) => command.mutates(),
             Command::Subnet(command) => command.mutates(),
             Command::Port(command) => command.mutates(),
+            Command::Record(command) => command.mutates(),
             Command::LogLevel { level } => level.is_some(),
             Command::Status | Command::Lease(_) | Command::Plan | Command::Watch => false,
         }
@@ -105,6 +110,7 @@ async fn run(arguments: Arguments, client: &Client, out: &mut Output) -> Result<
         Command::Network(command) => network::run(command, client, out).await?,
         Command::Subnet(command) => subnet::run(command, client, out).await?,
         Command::Port(command) => port::run(command, client, out).await?,
+        Command::Record(command) => record::run(command, client, out).await?,
         Command::Lease(command) => lease::run(command, client, out).await?,
         Command::Watch => watch::run(client, out).await?,
         Command::LogLevel { level } => log_level::run(level, client, out).await?,

@@ -45,6 +45,7 @@ fn check_network(intent: &Intent, network: &Network, host: &HostConfig) -> Resul
         }
         check_segments(network, other)?;
     }
+    super::dns::check(intent, network)?;
     check_physical(network, host)
 }
 

@@ -1,4 +1,4 @@
-use super::ResourceName;
+use super::{HostDns, ResourceName};
 use crate::net::{IfName, VlanId};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,6 +11,7 @@ pub struct HostConfig {
     pub physical_networks: BTreeMap<ResourceName, PhysicalNetwork>,
     /// Interfaces that guests' packets may leave by, besides those with a default route.
     pub egress: BTreeSet<IfName>,
+    pub dns: HostDns,
 }
 
 /// A name for an uplink of this host.

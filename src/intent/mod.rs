@@ -6,6 +6,7 @@
 mod address;
 mod change;
 mod check;
+mod dns;
 mod draft;
 mod error;
 mod host;
@@ -19,6 +20,7 @@ mod subnet;
 
 pub use address::pick_address;
 pub use change::{Change, Undo};
+pub use dns::{HostDns, MAX_FORWARDERS, MAX_RECORDS, NetworkDns};
 pub use draft::{NetworkDraft, PortDraft, SubnetDraft, patched};
 pub use error::IntentError;
 pub use host::{Bridging, HostConfig, PhysicalNetwork};

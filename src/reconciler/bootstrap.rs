@@ -22,8 +22,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             return Ok(());
         };
         let name = ResourceName::new(NAME).expect("a constant that is a name");
-        let draft =
-            NetworkDraft { name: name.clone(), physical_network: None, vlan: None, mtu: None, dns_domain: None };
+        let draft = NetworkDraft::named(name.clone());
         let network = draft.complete(NetworkId(Uuid::new_v4()), &self.view().intent, None)?;
         let mut with_network = self.view().intent.clone();
         let host = self.view().host.clone();
