@@ -16,6 +16,7 @@ mod network;
 mod output;
 mod plan;
 mod port;
+mod record;
 mod security;
 mod security_group;
 mod status;
@@ -63,6 +64,9 @@ enum Command {
     /// Address groups: addresses that rules of security groups name
     #[command(subcommand)]
     AddressGroup(address_group::AddressGroupCommand),
+    /// DNS records: names in a network's domain beside the guests'
+    #[command(subcommand)]
+    Record(record::RecordCommand),
     /// DHCP leases
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
@@ -90,6 +94,7 @@ impl Command {
             Command::Port(command) => command.mutates(),
             Command::SecurityGroup(command) => command.mutates(),
             Command::AddressGroup(command) => command.mutates(),
+            Command::Record(command) => command.mutates(),
             Command::LogLevel { level } => level.is_some(),
             Command::Status
             | Command::Lease(_)
@@ -134,6 +139,7 @@ async fn run(arguments: Arguments, client: &Client, out: &mut Output) -> Result<
         Command::Port(command) => port::run(command, client, out).await?,
         Command::SecurityGroup(command) => security_group::run(command, client, out).await?,
         Command::AddressGroup(command) => address_group::run(command, client, out).await?,
+        Command::Record(command) => record::run(command, client, out).await?,
         Command::Lease(command) => lease::run(command, client, out).await?,
         Command::Watch => watch::run(client, out).await?,
         Command::LogLevel { level } => log_level::run(level, client, out).await?,

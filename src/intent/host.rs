@@ -1,4 +1,4 @@
-use super::{IntentError, ResourceName, protocol};
+use super::{HostDns, IntentError, ResourceName, protocol};
 use crate::net::{IfName, VlanId};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,6 +12,7 @@ pub struct HostConfig {
     pub physical_networks: BTreeMap<ResourceName, PhysicalNetwork>,
     /// Interfaces that guests' packets may leave by, besides those with a default route.
     pub egress: BTreeSet<IfName>,
+    pub dns: HostDns,
     /// Names of the security groups that new networks get.
     pub default_security_groups: Vec<ResourceName>,
     /// What of this host guests may reach over its gateways, besides DHCP, DNS and ping.

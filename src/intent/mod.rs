@@ -7,6 +7,7 @@ mod address;
 mod change;
 mod check;
 mod check_security;
+mod dns;
 mod draft;
 mod draft_security;
 mod error;
@@ -23,6 +24,7 @@ mod subnet;
 
 pub use address::pick_address;
 pub use change::{Change, Undo};
+pub use dns::{HostDns, MAX_FORWARDERS, MAX_RECORDS, NetworkDns};
 pub use draft::{NetworkDraft, PortDraft, SubnetDraft, patched};
 pub use draft_security::{AddressGroupDraft, PairDraft, SecurityGroupDraft};
 pub use error::IntentError;
