@@ -261,7 +261,7 @@ mod tests {
         let host = HostConfig { physical_networks: [(lan.clone(), physical)].into(), ..HostConfig::default() };
         let mut intent = Intent::default();
         let name = ResourceName::new("lab").expect("name");
-        let draft = NetworkDraft { name, physical_network: Some(lan), vlan: None, mtu: None, dns_domain: None };
+        let draft = NetworkDraft { physical_network: Some(lan), ..NetworkDraft::named(name) };
         let network = draft.complete(NetworkId(Uuid::from_u128(2)), &intent, None).expect("complete");
         let _ = intent.apply(vec![Change::PutNetwork(network)], &host).expect("applied");
         for tagged in [&[20u16, 30][..], &[20], &[]] {

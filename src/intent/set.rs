@@ -10,7 +10,7 @@ use std::{
 use uuid::Uuid;
 
 /// All that people want of this host's networks, valid as a whole, with the indexes that lookups need.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Intent {
     pub(super) networks: BTreeMap<NetworkId, Network>,
     pub(super) subnets: BTreeMap<SubnetId, Subnet>,
@@ -307,7 +307,7 @@ mod tests {
     fn networks_without_a_zone_get_one_each() {
         let network = |n: u128| {
             let name = crate::intent::ResourceName::new(&format!("n{n}")).expect("a name");
-            let draft = NetworkDraft { name, physical_network: None, vlan: None, mtu: None, dns_domain: None };
+            let draft = NetworkDraft::named(name);
             let network = draft.complete(NetworkId(Uuid::from_u128(n)), &Intent::default(), None).expect("a network");
             Change::PutNetwork(Network { zone: 0, ..network })
         };

@@ -23,8 +23,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn network(n: u128, zone: u16) -> Network {
-    let draft =
-        NetworkDraft { name: name(&format!("n{n}")), physical_network: None, vlan: None, mtu: None, dns_domain: None };
+    let draft = NetworkDraft::named(name(&format!("n{n}")));
     let network = draft.complete(NetworkId(Uuid::from_u128(n)), &Intent::default(), None).expect("a network");
     Network { zone, ..network }
 }
