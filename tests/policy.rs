@@ -24,12 +24,13 @@ use std::{
 use tap::{HostSocket, Tap};
 use vmfabric::{
     backend::Driver,
+    datapath::{Connection, Tuple, TupleUpper},
     diff::{Scope, diff},
     driver::kernel::KernelDriver,
     intent::{HostConfig, Intent},
     net::{IfName, MacAddr},
     planner::{Input, plan},
-    policy::{IpPacket, Packet, Payload, Peer, Policy, State, Step, Upper, Verdict, packet::TCP},
+    policy::{IpPacket, Packet, Payload, Peer, Policy, State, Step, Upper, Verdict, packet::TCP, revoked},
 };
 
 /// Policies of a run.
@@ -85,6 +86,38 @@ struct House {
     /// This host's MAC address on each network that it routes.
     host: BTreeMap<usize, MacAddr>,
     sent: u32,
+}
+
+/// A connection that was answered, and the frame that opened it.
+#[derive(Debug)]
+struct Stream {
+    zone: u16,
+    from: usize,
+    to: usize,
+    first: Packet,
+}
+
+impl Stream {
+    /// Whether a connection is this one.
+    fn is(&self, connection: &Connection) -> bool {
+        let Some(inner) = self.first.ip() else { return false };
+        let Upper::Ports { protocol, source, destination, .. } = inner.upper else { return false };
+        let upper = TupleUpper::Ports { source, destination };
+        connection.zone == self.zone
+            && connection.protocol == protocol
+            && connection.original == Tuple { source: inner.source, destination: inner.destination, upper }
+    }
+
+    /// A frame from the midst of it.
+    fn next(&self) -> Packet {
+        let mut packet = self.first.clone();
+        if let Payload::Ip(inner) = &mut packet.payload
+            && let Upper::Ports { protocol: TCP, opens, .. } = &mut inner.upper
+        {
+            *opens = false;
+        }
+        packet
+    }
 }
 
 /// Who got a frame.
@@ -167,6 +200,38 @@ impl House {
         let connections = self.driver.connections(&zones).await.expect("listed");
         self.driver.delete_connections(&connections).await.expect("ended");
         assert!(self.driver.connections(&zones).await.expect("listed").is_empty(), "connections outlive their end");
+    }
+
+    /// Ends what the loaded policy does not allow any more, and sends on all streams: what was ended must not come back
+    /// to life from either side. Gives how many go on, and how many do not.
+    async fn revoke(&mut self, policy: &Policy<'_>, streams: &[Stream], faults: &mut Vec<String>) -> (usize, usize) {
+        let host = ["10.1.0.1", "10.3.0.1", "198.51.100.1"].map(generate::ip).into();
+        let connections = self.driver.connections(&(0..=4).collect()).await.expect("listed");
+        let ended: Vec<Connection> = revoked(policy, &connections, &host).into_iter().cloned().collect();
+        let done = self.driver.delete_connections(&ended).await.expect("ended");
+        assert_eq!(done, ended.len(), "a connection could not be ended");
+        let mut kept = 0;
+        for stream in streams {
+            if !connections.iter().any(|connection| stream.is(connection)) {
+                faults.push(format!("no connection of {stream:?}"));
+                continue;
+            }
+            let goes_on = !ended.iter().any(|connection| stream.is(connection));
+            kept += usize::from(goes_on);
+            let state = if goes_on { State::Established } else { State::New };
+            let next = stream.next();
+            let is_tcp = next.ip().is_some_and(|inner| inner.protocol() == TCP);
+            let back = answer(&next).filter(|_| goes_on || is_tcp).map(|back| (stream.to, back));
+            for (from, packet) in [(stream.from, next)].into_iter().chain(back) {
+                let mark = self.mark();
+                let wanted = expected(policy, from, &packet, Towards::Bridge, state);
+                let got = self.reached(from, &encode(&packet, mark, false), mark, Towards::Bridge);
+                if got != wanted {
+                    faults.push(format!("{stream:?} ({state:?}) from {from}: model {wanted:?}, kernel {got:?}"));
+                }
+            }
+        }
+        (kept, streams.len() - kept)
     }
 
     fn mark(&mut self) -> Mark {
@@ -334,10 +399,14 @@ fn the_kernel_judges_as_the_model() {
         let mut random = Random(seed);
         let mut house = House::build(&generate::intent(&mut random)).await;
         let (mut frames, mut passed, mut answers, mut faults) = (0usize, 0usize, 0usize, Vec::new());
+        let (mut streams, mut went_on, mut stopped) = (Vec::new(), 0usize, 0usize);
         for round in 0..policies {
             let intent = generate::intent(&mut random);
-            house.settle(&intent).await;
             let policy = Policy::new(&intent, &BTreeSet::new());
+            house.load(&intent).await;
+            let (kept, ended) = house.revoke(&policy, &std::mem::take(&mut streams), &mut faults).await;
+            (went_on, stopped) = (went_on + kept, stopped + ended);
+            house.forget().await;
             for network in NETWORKS {
                 host_speaks(&mut house, &policy, network, &mut random, &mut faults);
             }
@@ -385,6 +454,15 @@ fn the_kernel_judges_as_the_model() {
                     let got =
                         house.reached(to, &encode(&back, same_id(&packet, mark, house.sent - 1), true), mark, towards);
                     answers += 1;
+                    let has_ports = matches!(back.ip().map(|inner| inner.upper), Some(Upper::Ports { .. }));
+                    if got == wanted && state == State::Established && has_ports {
+                        streams.push(Stream {
+                            zone: u16::try_from(network).expect("small"),
+                            from,
+                            to,
+                            first: packet.clone(),
+                        });
+                    }
                     if got != wanted {
                         faults.push(format!(
                             "policy {round}: port {to} answers {back:?} ({state:?}): model {wanted:?}, kernel {got:?}"
@@ -397,10 +475,12 @@ fn the_kernel_judges_as_the_model() {
             }
         }
         println!(
-            "seed {seed}: {policies} policies, {frames} frames of which {passed} passed, {answers} answers, in {:?}",
+            "seed {seed}: {policies} policies, {frames} frames of which {passed} passed, {answers} answers; of connections \
+             {went_on} went on after a change and {stopped} ended; in {:?}",
             started.elapsed()
         );
         assert!(faults.is_empty(), "{} differences:\n{}", faults.len(), faults.join("\n"));
+        assert!(policies < 50 || went_on > 0 && stopped > 0, "no connection met a change");
         assert!(passed * 10 > frames && passed < frames, "a test of one kind of verdict tells nothing");
     });
 }

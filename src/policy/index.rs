@@ -1,8 +1,7 @@
-use super::packet::{TCP, UDP};
 use crate::{
     intent::{
-        Forward, GuestService, Intent, Network, NetworkId, Port, PortId, Protection, Remote, SecurityGroup,
-        SecurityGroupId, ServiceProtocol, Subnet,
+        Forward, HostService, Intent, Network, NetworkId, Port, PortId, Protection, Remote, SecurityGroup,
+        SecurityGroupId, Subnet,
     },
     net::{IpNet, MacAddr},
 };
@@ -49,14 +48,10 @@ impl Addresses {
 
 impl<'a> Policy<'a> {
     /// `opened`: what guests may reach on the host besides the services that all may.
-    pub fn new(intent: &'a Intent, opened: &BTreeSet<GuestService>) -> Self {
-        let number = |service: &GuestService| match service.protocol {
-            ServiceProtocol::Tcp => TCP,
-            ServiceProtocol::Udp => UDP,
-        };
+    pub fn new(intent: &'a Intent, opened: &BTreeSet<HostService>) -> Self {
         let mut policy = Self {
             intent,
-            host_services: opened.iter().map(|service| (number(service), service.port)).collect(),
+            host_services: opened.iter().map(|service| (service.protocol, service.port)).collect(),
             members: HashMap::new(),
             routed: HashMap::new(),
             pairs: HashMap::new(),

@@ -87,8 +87,7 @@ pub fn port_id(n: usize) -> PortId {
 }
 
 fn network(n: usize, random: &mut Random) -> Network {
-    let draft =
-        NetworkDraft { name: name(format!("n{n}")), physical_network: None, vlan: None, mtu: None, dns_domain: None };
+    let draft: NetworkDraft = serde_json::from_value(serde_json::json!({ "name": format!("n{n}") })).expect("a draft");
     let mut network = draft.complete(NetworkId(id(n)), &Intent::default(), None).expect("a network");
     network.zone = u16::try_from(n).expect("small");
     if n == 3 && random.percent(30) {
