@@ -34,7 +34,7 @@ use vmfabric::{
 };
 
 /// Policies of a run.
-const POLICIES: usize = 1000;
+const POLICIES: usize = 250;
 /// Frames for each.
 const FRAMES: usize = 30;
 /// The world beyond the host.
