@@ -1,12 +1,16 @@
 //! The seams between the pure core and the world: what a host's kernel and a store must be able to do.
 
 use crate::{
-    datapath::{Change, Datapath, Observed},
+    datapath::{Change, Datapath, Family, Observed, Table},
     intent,
     net::{DnsLabel, IfName, MacAddr},
     protocol::dhcpv4::{ClientKey, Lease},
 };
-use std::{collections::BTreeSet, future::Future, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    net::IpAddr,
+};
 use uuid::Uuid;
 
 /// A host's kernel: what it has, and the doing of changes.
@@ -17,6 +21,12 @@ pub trait Driver: Send + 'static {
     /// Just these links and the VLANs that they belong to; a link that does not exist is absent.
     fn observe_links(&mut self, links: &BTreeSet<IfName>)
     -> impl Future<Output = Result<Datapath, DriverError>> + Send;
+
+    /// The tables as they are listed once they are loaded, without elements: tried where no guest is.
+    fn listed(
+        &mut self,
+        tables: &BTreeMap<Family, Table>,
+    ) -> impl Future<Output = Result<BTreeMap<Family, Table>, DriverError>> + Send;
 
     /// Does the changes in order and stops at the first that fails. Neighbouring nftables changes are one transaction.
     fn apply(&mut self, changes: &[Change]) -> impl Future<Output = Result<(), ApplyError>> + Send;

@@ -70,6 +70,10 @@ impl From<zbus::Error> for CliError {
             zbus::Error::InputOutput(_) | zbus::Error::Connection(..) | zbus::Error::Handshake(_) => {
                 CliError::Unreachable(error.to_string())
             }
+            // The bus had systemd start it, and the unit is disabled or masked.
+            zbus::Error::MethodError(name, text, _) if name.starts_with("org.freedesktop.systemd1.") => {
+                CliError::Unreachable(text.clone().unwrap_or_else(|| name.to_string()))
+            }
             _ => CliError::Refused(Error::Bus(error)),
         }
     }
@@ -80,6 +84,21 @@ impl From<fdo::Error> for CliError {
         use fdo::Error as E;
         match error {
             E::ServiceUnknown(_) | E::NameHasNoOwner(_) => CliError::Unreachable("it is not on the bus".into()),
+            // The bus would have started it.
+            E::SpawnExecFailed(text)
+            | E::SpawnForkFailed(text)
+            | E::SpawnChildExited(text)
+            | E::SpawnChildSignaled(text)
+            | E::SpawnFailed(text)
+            | E::SpawnFailedToSetup(text)
+            | E::SpawnConfigInvalid(text)
+            | E::SpawnServiceNotValid(text)
+            | E::SpawnServiceNotFound(text)
+            | E::SpawnPermissionsInvalid(text)
+            | E::SpawnFileInvalid(text)
+            | E::SpawnNoMemory(text) => {
+                CliError::Unreachable(format!("it is not on the bus, and did not start ({text})"))
+            }
             E::NoReply(text) | E::Timeout(text) | E::TimedOut(text) | E::Disconnected(text) => {
                 CliError::Unreachable(format!("it does not answer ({text})"))
             }

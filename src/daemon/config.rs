@@ -127,7 +127,7 @@ impl Config {
             host.default_security_groups.push(parsed(group).map_err(fail)?);
         }
         for service in &file.filter.host_services {
-            host.host_services.insert(parsed(service).map_err(fail)?);
+            host.guest_services.insert(parsed(service).map_err(fail)?);
         }
         host.metadata_port_security_off = file.filter.metadata_port_security_off;
         let mut users = BTreeMap::new();
@@ -247,7 +247,7 @@ fn locate(text: &str, offset: usize) -> (usize, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::intent::HostService;
+    use crate::intent::{GuestService, ServiceProtocol};
 
     fn error(text: &str) -> String {
         Config::parse(text, "f.toml").expect_err("must fail").to_string()
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(lan.bridge().as_str(), "vmf-lan");
         assert_eq!(lan.vlans, VlanId::new(100).expect("id")..=VlanId::new(199).expect("id"));
         assert_eq!(config.host.default_security_groups, [ResourceName::new("default").expect("name")]);
-        assert!(config.host.host_services.contains(&HostService { protocol: 6, port: 3128 }));
+        assert!(config.host.guest_services.contains(&GuestService { protocol: ServiceProtocol::Tcp, port: 3128 }));
         assert!(!config.host.metadata_port_security_off);
         assert_eq!(Config::parse("", "").expect("valid").libvirt_uri, "qemu:///system");
     }
@@ -280,7 +280,7 @@ mod tests {
             ("[log]\nlevel = 7\n", "f.toml:2: log.level: "),
             ("[lgo]\n", "f.toml:1: lgo: unknown field"),
             ("a = \n", "f.toml:1: a: "),
-            ("[filter]\nhost_services = [\"tcp\"]\n", "f.toml:2: filter.host_services: 'tcp' is no service; write"),
+            ("[filter]\nhost_services = [\"tcp\"]\n", "f.toml:2: filter.host_services: 'tcp' is not a service; write"),
             ("[filter]\ndefault_security_groups = [\"a b\"]\n", "f.toml:2: filter.default_security_groups: 'a b'"),
             ("[dns]\nupstream = [\"here\"]\n", "f.toml:2: dns.upstream: 'here' is not a name server"),
             ("[physical_networks.lan]\nvlans = \"1-2\"\n", "f.toml:1: physical_networks.lan: give interface"),

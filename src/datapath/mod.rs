@@ -9,7 +9,7 @@ mod table;
 
 pub use change::{Change, LinkChange, Mismatch};
 pub use link::{Address, BridgeSettings, Link, LinkKind, OWNED, VlanEntry, owned_alias};
-pub use table::{BOUND, Family, Table};
+pub use table::{BOUND, Family, Set, Table, Text, element_link, link_element};
 
 use crate::net::{IfName, VlanId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,4 +73,6 @@ pub struct Capabilities {
     pub bridge_vlan_filtering: bool,
     /// `CONFIG_NFT_BRIDGE_META`: `meta ibrname`, without which no rule can speak of all ports of a bridge.
     pub nft_bridge_meta: bool,
+    /// `CONFIG_NF_CONNTRACK_BRIDGE`: without it nothing knows which bridged packets answer others.
+    pub bridge_conntrack: bool,
 }

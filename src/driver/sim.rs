@@ -2,11 +2,11 @@
 
 use crate::{
     backend::{ApplyError, Driver, DriverError},
-    datapath::{BridgeSettings, Change, Datapath, Link, LinkChange, LinkKind, Observed},
+    datapath::{BridgeSettings, Change, Datapath, Family, Link, LinkChange, LinkKind, Observed, Table},
     net::IfName,
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -131,6 +131,10 @@ impl Driver for SimDriver {
         Ok(part)
     }
 
+    async fn listed(&mut self, tables: &BTreeMap<Family, Table>) -> Result<BTreeMap<Family, Table>, DriverError> {
+        Ok(tables.clone())
+    }
+
     /// Unlike the kernel's transactions, stops within a run of nftables changes too: a caller must bear both.
     async fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError> {
         let mut state = self.0.state();
@@ -185,7 +189,7 @@ mod tests {
         host.driver().apply(&[bridge(false)]).await.expect("made");
         let settings = host.with(|observed| observed.datapath.links[&name("vmf-a")].bridge().copied());
         assert_eq!(settings, Some(BridgeSettings { vlan_filtering: false, default_pvid: None }));
-        let capabilities = Capabilities { bridge_vlan_filtering: true, nft_bridge_meta: true };
+        let capabilities = Capabilities { bridge_vlan_filtering: true, nft_bridge_meta: true, bridge_conntrack: true };
         let able = SimHost::new(Observed { capabilities, ..Observed::default() });
         able.driver().apply(&[bridge(true)]).await.expect("made");
     }

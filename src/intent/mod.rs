@@ -26,7 +26,7 @@ pub use change::{Change, Undo};
 pub use draft::{NetworkDraft, PortDraft, SubnetDraft, patched};
 pub use draft_security::{AddressGroupDraft, PairDraft, SecurityGroupDraft};
 pub use error::IntentError;
-pub use host::{Bridging, HostConfig, HostService, PhysicalNetwork};
+pub use host::{Bridging, GuestService, HostConfig, PhysicalNetwork, ServiceProtocol};
 pub use name::ResourceName;
 pub use network::{Network, Segment};
 pub use port::{Device, FixedIp, Origin, Port, Trunk};

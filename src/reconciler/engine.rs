@@ -1,4 +1,4 @@
-use super::{Command, HookIndex, Notice, Outlets, Problem, View, services::services_of};
+use super::{Command, HookIndex, Notice, Outlets, Problem, View, former, forms::Forms, services::services_of};
 use crate::{
     backend::{Driver, LinkEvent, Loaded, Store, StoreError, Write},
     datapath::{Observed, Sysctl},
@@ -54,6 +54,7 @@ pub struct Engine<D, S, O> {
     pub(super) store: Arc<S>,
     pub(super) outlets: O,
     pub(super) observed: Observed,
+    pub(super) forms: Forms,
     /// What kernel parameters were before we set them.
     pub(super) previous: BTreeMap<Sysctl, String>,
     /// The running guests' NICs that libvirt or the hook told of: the tap of each port, and whose it is.
@@ -96,7 +97,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     ) -> Result<Self, StartError> {
         let loaded = store.load().await?;
         let observed = driver.observe().await?;
-        let (fresh, previous) = (is_fresh(&loaded), previous_of(&loaded));
+        let (fresh, previous) = (is_fresh(&loaded), former::previous_of(&loaded));
         let mut engine = Self {
             view,
             notices,
@@ -104,6 +105,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             store,
             outlets,
             observed,
+            forms: Forms::default(),
             previous,
             taps: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -368,15 +370,6 @@ pub enum StartError {
 
 fn is_fresh(loaded: &Loaded) -> bool {
     loaded.networks.is_empty() && !loaded.memos.iter().any(|(key, _)| key == super::bootstrap::MADE)
-}
-
-/// What kernel parameters of others' links were before they were set, as the store remembers it.
-pub(crate) fn previous_of(loaded: &Loaded) -> BTreeMap<Sysctl, String> {
-    let parse = |(key, value): &(String, String)| {
-        let link = key.strip_prefix("sysctl:net/ipv4/conf/")?.strip_suffix("/forwarding")?;
-        Some((Sysctl::Ipv4Forwarding(IfName::new(link).ok()?), value.clone()))
-    };
-    loaded.memos.iter().filter_map(parse).collect()
 }
 
 fn notices_of(intent: &Intent, changes: &[Change]) -> Vec<Notice> {

@@ -3,6 +3,8 @@
 mod bootstrap;
 mod commands;
 mod engine;
+mod former;
+mod forms;
 mod group_commands;
 mod guests;
 mod handle;
@@ -19,8 +21,8 @@ mod view;
 mod tests;
 
 pub use crate::planner::{Problem, Subject};
-pub(crate) use engine::previous_of;
 pub use engine::{Engine, Inputs, StartError};
+pub(crate) use former::{forget_former_boot, forgetting, previous_of};
 pub use group_commands::GroupCommand;
 pub use guests::source_of;
 pub use handle::{Command, CommandError, Handle, Notice, Reply};

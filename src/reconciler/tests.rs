@@ -117,7 +117,11 @@ fn tap() -> Link {
 
 fn bare_host() -> SimHost {
     let host = SimHost::new(Observed {
-        capabilities: crate::datapath::Capabilities { bridge_vlan_filtering: true, nft_bridge_meta: true },
+        capabilities: crate::datapath::Capabilities {
+            bridge_vlan_filtering: true,
+            nft_bridge_meta: true,
+            bridge_conntrack: true,
+        },
         ..Observed::default()
     });
     host.plug(if_name("vnet0"), tap());
@@ -135,7 +139,8 @@ fn guest(name: &str, network: &str) -> Domain {
 
 fn bound(host: &SimHost) -> BTreeSet<String> {
     let tables = host.observed().datapath.tables;
-    tables.get(&Family::Bridge).and_then(|table| table.sets.get(BOUND)).cloned().unwrap_or_default()
+    let bound = tables.get(&Family::Bridge).and_then(|table| table.elements(BOUND)).into_iter().flatten();
+    bound.map(|element| element.replace('"', "")).collect()
 }
 
 #[tokio::test]
@@ -248,4 +253,54 @@ async fn a_bound_tap_that_somebody_takes_off_its_bridge_is_put_back() {
     daemon.links.send(crate::backend::LinkEvent::Link { name: name.clone(), link, mac: None }).await.expect("told");
     daemon.settled().await;
     assert_eq!(host.observed().datapath.links[&name], bound);
+}
+
+/// The host outside: what forwards to it is somebody else's.
+fn with_default_route(host: &SimHost, forwarding: &str) -> crate::datapath::Sysctl {
+    let key = crate::datapath::Sysctl::Ipv4Forwarding(if_name("eth0"));
+    host.plug(if_name("eth0"), Link::default());
+    host.with(|observed| {
+        observed.default_route_links.insert(if_name("eth0"));
+        observed.datapath.sysctls.insert(key.clone(), forwarding.to_owned());
+    });
+    key
+}
+
+async fn remembered(store: &MemoryStore) -> Vec<String> {
+    former::previous_of(&store.load().await.expect("loads")).into_values().collect()
+}
+
+#[tokio::test]
+async fn what_cannot_be_remembered_is_not_changed() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let key = with_default_route(&host, "0");
+    // The first commit makes the first network, the second is the memory.
+    store.fail_from(2, StoreError::Full { path: "/var/lib/vmfabric/vmfabric.db".into() });
+    let daemon = Daemon::start(&host, &store).await;
+    let full = || daemon.handle.view().problems.iter().any(|problem| problem.message.contains("full"));
+    let told = async {
+        while !full() {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), told).await.expect("the disk's fault is told");
+    assert_eq!(host.observed().datapath.sysctls[&key], "0");
+    store.heal();
+    daemon.settled().await;
+    assert_eq!(host.observed().datapath.sysctls[&key], "1");
+    assert_eq!(remembered(&store).await, ["0"]);
+}
+
+#[tokio::test]
+async fn what_was_remembered_before_a_boot_is_forgotten() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    with_default_route(&host, "0");
+    former::forget_former_boot(&store, "monday").await.expect("commits");
+    let daemon = Daemon::start(&host, &store).await;
+    daemon.settled().await;
+    daemon.kill().await;
+    former::forget_former_boot(&store, "monday").await.expect("commits");
+    assert_eq!(remembered(&store).await, ["0"]);
+    former::forget_former_boot(&store, "tuesday").await.expect("commits");
+    assert!(remembered(&store).await.is_empty());
 }
