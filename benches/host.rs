@@ -362,6 +362,7 @@ fn store() -> String {
         dns_domain: None,
         zone: 1,
         security: vmfabric::intent::NetworkSecurity::default(),
+        dns: vmfabric::intent::NetworkDns::default(),
     };
     let mut intent = Intent::default();
     let _ = intent.apply(vec![Change::PutNetwork(network.clone())], &HostConfig::default()).expect("a network");

@@ -164,6 +164,7 @@ fn network(intent: &mut Intent, config: &HostConfig, n: u8) -> (NetworkId, Subne
         dns_domain: None,
         zone: 1,
         security: vmfabric::intent::NetworkSecurity::default(),
+        dns: vmfabric::intent::NetworkDns::default(),
     };
     let _ = intent.apply(vec![Change::PutNetwork(network)], config).expect("a valid network");
     let draft: SubnetDraft = serde_json::from_value(serde_json::json!({

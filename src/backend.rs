@@ -1,7 +1,7 @@
 //! The seams between the pure core and the world: what a host's kernel and a store must be able to do.
 
 use crate::{
-    datapath::{Change, Datapath, Family, Observed, Table},
+    datapath::{Change, Connection, Datapath, Family, Observed, Table},
     intent,
     net::{DnsLabel, IfName, MacAddr},
     protocol::dhcpv4::{ClientKey, Lease},
@@ -30,6 +30,19 @@ pub trait Driver: Send + 'static {
 
     /// Does the changes in order and stops at the first that fails. Neighbouring nftables changes are one transaction.
     fn apply(&mut self, changes: &[Change]) -> impl Future<Output = Result<(), ApplyError>> + Send;
+
+    /// The connections that the kernel tracks in these zones.
+    fn connections(
+        &mut self,
+        zones: &BTreeSet<u16>,
+    ) -> impl Future<Output = Result<Vec<Connection>, DriverError>> + Send;
+
+    /// Makes the kernel forget connections, so that what belongs to them has to be allowed anew; gives how many were
+    /// still there.
+    fn delete_connections(
+        &mut self,
+        connections: &[Connection],
+    ) -> impl Future<Output = Result<usize, DriverError>> + Send;
 }
 
 #[derive(Debug, thiserror::Error)]

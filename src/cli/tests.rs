@@ -93,6 +93,43 @@ fn the_arguments_are_consistent() {
 }
 
 #[tokio::test]
+async fn records() {
+    let bench = Bench::start().await;
+    prints(&bench, "network create blue --forwarder corp.example=10.0.0.53 --forwarder 10.0.0.54:5353").await;
+    prints(&bench, "network create red --shared-with blue").await;
+    prints(&bench, "record create blue www A 10.0.0.9 --ttl 60").await;
+    prints(&bench, "record create blue _sip._tcp SRV 0 5 5060 www").await;
+    prints(&bench, "record create blue @ TXT -- v=spf1 -all").await;
+    prints(&bench, "record create red *.dev CNAME www").await;
+    let listed = prints(&bench, "record list").await;
+    assert_eq!(
+        words(&listed),
+        [
+            &["NETWORK", "NAME", "TTL", "TYPE", "DATA"][..],
+            &["blue", "@", "-", "TXT", "\"v=spf1\"", "\"-all\""],
+            &["blue", "_sip._tcp", "-", "SRV", "0", "5", "5060", "www"],
+            &["blue", "www", "60", "A", "10.0.0.9"],
+            &["red", "*.dev", "-", "CNAME", "www"],
+        ]
+    );
+    assert_eq!(
+        document(&bench, "record list red").await,
+        json!([{"network": "red", "fqdn": "*.dev.red.internal", "name": "*.dev", "ttl": null, "type": "CNAME", "data": "www"}])
+    );
+    prints(&bench, "record delete blue www A 10.0.0.9").await;
+    prints(&bench, "record delete blue @").await;
+    assert_eq!(document(&bench, "record list blue").await.as_array().map(Vec::len), Some(1));
+    fails(&bench, "record create blue www A nonsense", 2).await;
+    fails(&bench, "record create blue www SOA x", 2).await;
+    fails(&bench, "record create green www A 10.0.0.1", 3).await;
+    let shown = document(&bench, "network show red").await;
+    assert_eq!(shown["dns_shared_with"], json!(["blue"]));
+    prints(&bench, "network set blue forwarders=corp.example= forward-unknown=yes").await;
+    let shown = document(&bench, "network show blue").await;
+    assert_eq!((&shown["dns_forwarders"], &shown["dns_forward_unknown"]), (&json!(["corp.example="]), &json!(true)));
+}
+
+#[tokio::test]
 async fn networks() {
     let bench = Bench::start().await;
     prints(&bench, "network create blue --physical lan --vlan 10 --mtu 1450 --domain blue.lab").await;
@@ -114,7 +151,8 @@ async fn networks() {
     assert_eq!(
         shown,
         json!({"id": null, "name": "blue", "segment": "vlan", "physical_network": "lan", "vlan": 10,
-            "bridge": "vmf-lan", "mtu": 1450, "dns_domain": "blue.lab", "subnets": [], "ports": 0,
+            "bridge": "vmf-lan", "mtu": 1450, "dns_domain": "blue.lab", "dns_records": 0, "dns_forwarders": [],
+            "dns_shared_with": [], "dns_forward_unknown": false, "subnets": [], "ports": 0,
             "port_security": true, "security_groups": [], "isolated": false,
             "status": "active", "problems": []})
     );
@@ -359,4 +397,27 @@ async fn a_daemon_that_is_not_there() {
         assert_eq!(error.exit_code(), ExitCode::from(6), "{command}: {error}");
         assert!(error.to_string().contains("systemctl start vmfabricd"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn explanations_and_traces() {
+    let bench = Bench::start().await;
+    bench.populate().await;
+    prints(&bench, "port create blue --name db").await;
+    let explained = document(&bench, "explain web").await;
+    assert_eq!((&explained["port_security"], &explained["groups"]), (&json!(true), &Value::Null));
+    assert_eq!(explained["receives"][0]["group"], Value::Null);
+    let shown = prints(&bench, "explain web").await;
+    assert!(shown.contains("not filtered by groups"), "{shown}");
+    fails(&bench, "explain nobody", 3).await;
+
+    let shown = prints(&bench, "trace --from web --to db --port 443").await;
+    let last = shown.lines().last().expect("lines");
+    assert!(shown.starts_with("TCP from 10.0.0.") && last == "It passes.", "{shown}");
+    let traced = document(&bench, "trace --from web --to 192.0.2.1").await;
+    assert_eq!((&traced["allowed"], &traced["reason"]), (&json!(true), &Value::Null));
+    let (code, shown) = vmfabric(&bench, "trace --from 192.0.2.1 --to web --icmp 8/0").await.expect("traced");
+    assert!(code == ExitCode::from(9) && shown.contains("dropped (forward)"), "{shown}");
+    fails(&bench, "trace --from nobody --to web", 3).await;
+    fails(&bench, "trace --from web --to host --proto tcp", 2).await;
 }

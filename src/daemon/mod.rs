@@ -2,6 +2,7 @@
 
 mod clean_up;
 mod config;
+mod lease_names;
 mod log;
 mod outlets;
 
@@ -18,7 +19,7 @@ use crate::{
     libvirt::{self, LibvirtConfig},
     reconciler::{Command, Engine, Handle, HookIndex, Inputs, StartError, View, forget_former_boot},
     server::{
-        dns::{UpstreamSource, Upstreams},
+        dns::{DnsShared, UpstreamSource, Upstreams},
         hook,
     },
     store::sqlite::SqliteStore,
@@ -126,7 +127,8 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let libvirt = triggers.libvirt.then(|| libvirt::spawn(libvirt, libvirt_events)).transpose();
     let libvirt = libvirt.map_err(io_error("the libvirt thread cannot start"))?;
     let (dhcp_events, dhcp_inbox) = mpsc::channel(EVENTS);
-    let services = Services::new(store.clone(), dhcp_events, upstreams.clone(), libvirt, paths.hook_index.clone());
+    let services =
+        Services::new(store.clone(), dhcp_events, DnsShared::new(upstreams.clone()), libvirt, paths.hook_index.clone());
 
     let view = Arc::new(RwLock::new(View::default()));
     let (notices, _) = broadcast::channel(EVENTS);

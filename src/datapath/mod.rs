@@ -4,10 +4,12 @@
 
 mod apply;
 mod change;
+mod connection;
 mod link;
 mod table;
 
 pub use change::{Change, LinkChange, Mismatch};
+pub use connection::{Connection, Tuple, TupleUpper};
 pub use link::{Address, BridgeSettings, Link, LinkKind, OWNED, VlanEntry, owned_alias};
 pub use table::{BOUND, Family, Set, Table, Text, element_link, link_element};
 

@@ -41,6 +41,13 @@ pub struct NetworkInfo {
     /// Bytes; what guests are told.
     pub mtu: u16,
     pub dns_domain: String,
+    /// Lines of a zone file without the class: `NAME [TTL] TYPE DATA`.
+    pub dns_records: Vec<String>,
+    /// `DOMAIN=ADDRESS`, or `ADDRESS` for all names.
+    pub dns_forwarders: Vec<String>,
+    /// Networks whose guests may ask for this one's names.
+    pub dns_shared_with: Vec<OwnedObjectPath>,
+    pub dns_forward_unknown: bool,
     pub subnets: Vec<OwnedObjectPath>,
     /// What ports have that say nothing of their own.
     pub port_security: bool,
@@ -226,6 +233,16 @@ impl NetworkInfo {
             bridge: text(network.bridge.as_ref().or(physical_bridge)),
             mtu: network.mtu.unwrap_or(Self::DEFAULT_MTU),
             dns_domain: network.domain().to_string(),
+            dns_records: texts(&network.dns.records),
+            dns_forwarders: texts(&network.dns.forwarders),
+            dns_shared_with: network
+                .dns
+                .shared_with
+                .iter()
+                .filter(|id| view.intent.network(**id).is_some())
+                .map(|id| path::network(*id))
+                .collect(),
+            dns_forward_unknown: network.dns.forward_unknown,
             subnets: view.intent.subnets_of(network.id).map(|subnet| path::subnet(subnet.id)).collect(),
             port_security: network.security.port_security,
             security_groups: paths(&network.security.groups),
@@ -237,7 +254,9 @@ impl NetworkInfo {
 
     pub fn changes(old: &Self, new: &Self) -> Changes {
         changes!(old, new: "Name" => name, "Segment" => segment, "PhysicalNetwork" => physical_network,
-            "Vlan" => vlan, "Bridge" => bridge, "Mtu" => mtu, "DnsDomain" => dns_domain, "Subnets" => subnets,
+            "Vlan" => vlan, "Bridge" => bridge, "Mtu" => mtu, "DnsDomain" => dns_domain, "DnsRecords" => dns_records,
+            "DnsForwarders" => dns_forwarders, "DnsSharedWith" => dns_shared_with,
+            "DnsForwardUnknown" => dns_forward_unknown, "Subnets" => subnets,
             "PortSecurity" => port_security, "SecurityGroups" => security_groups, "Isolated" => isolated,
             "Status" => status, "Problems" => problems)
     }

@@ -9,6 +9,7 @@ mod address_group;
 mod error;
 mod export;
 mod info;
+mod insight;
 mod manager;
 mod network;
 mod path;

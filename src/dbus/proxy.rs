@@ -36,6 +36,10 @@ pub trait Manager {
 
     fn plan(&self) -> Result<Vec<String>, Error>;
 
+    fn explain(&self, port: &str) -> Result<Dictionary, Error>;
+
+    fn trace(&self, packet: &HashMap<&str, Variant<'_>>) -> Result<Dictionary, Error>;
+
     #[zbus(allow_interactive_auth)]
     fn set_log_level(&self, level: &str) -> Result<(), Error>;
 
@@ -85,6 +89,18 @@ impl<'a> ResourceProxy<'a> {
     /// Of an address group.
     pub async fn remove_addresses(&self, addresses: &[String]) -> Result<(), Error> {
         self.call("RemoveAddresses", &(addresses,)).await
+    }
+
+    /// Of a network: one more DNS record.
+    pub async fn add_record(&self, record: &str) -> Result<(), Error> {
+        self.call("AddRecord", &(record,)).await
+    }
+
+    /// Of a network: a name's DNS records, of a type and with that data where these are not empty; how many they were.
+    pub async fn remove_records(&self, name: &str, kind: &str, data: &str) -> Result<u32, Error> {
+        let flags = zbus::proxy::MethodFlags::ALLOW_INTERACTIVE_AUTH;
+        let removed = self.0.call_with_flags("RemoveRecords", flags, &(name, kind, data)).await?;
+        Ok(removed.unwrap_or_default())
     }
 
     async fn call<B: serde::Serialize + zbus::wire::DynamicType>(&self, method: &str, body: &B) -> Result<(), Error> {

@@ -45,6 +45,7 @@ fn check_network(intent: &Intent, network: &Network, host: &HostConfig) -> Resul
         check_segments(network, other)?;
     }
     check_security::check_network(intent, network)?;
+    super::dns::check(intent, network)?;
     check_physical(network, host)
 }
 

@@ -1,11 +1,11 @@
 //! Resources as people ask for them: what is left out gets its default when the draft is completed.
 
 use super::{
-    Device, FixedIp, Forward, HostConfig, HostRoute, Intent, IntentError, Network, NetworkId, Origin, Port, PortId,
-    ResourceName, Segment, Subnet, SubnetId, Trunk,
+    Device, FixedIp, Forward, HostConfig, HostRoute, Intent, IntentError, Network, NetworkDns, NetworkId, Origin, Port,
+    PortId, ResourceName, Segment, Subnet, SubnetId, Trunk,
     draft_security::{PairDraft, names_of},
 };
-use crate::net::{AddressRange, DnsLabel, DomainName, IpNet, MacAddr, VlanId};
+use crate::net::{AddressRange, DnsForwarder, DnsLabel, DnsRecord, DomainName, IpNet, MacAddr, VlanId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, net::IpAddr};
@@ -34,6 +34,15 @@ pub struct NetworkDraft {
     /// Default: no.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolated: Option<bool>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_records: Vec<DnsRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_forwarders: Vec<DnsForwarder>,
+    /// Networks' names or ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_shared_with: Vec<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dns_forward_unknown: bool,
 }
 
 /// A subnet to be.
@@ -131,20 +140,6 @@ pub fn patched<T: Serialize + DeserializeOwned>(draft: &T, patch: Map<String, Va
 }
 
 impl NetworkDraft {
-    /// A local network with nothing said but its name.
-    pub fn named(name: ResourceName) -> Self {
-        Self {
-            name,
-            physical_network: None,
-            vlan: None,
-            mtu: None,
-            dns_domain: None,
-            port_security: None,
-            security_groups: None,
-            isolated: None,
-        }
-    }
-
     /// Fills in what the administrator of this host gives to networks that say nothing of it.
     pub fn with_defaults(mut self, host: &HostConfig) -> Self {
         let default = || host.default_security_groups.iter().map(ToString::to_string).collect();
@@ -160,8 +155,8 @@ impl NetworkDraft {
         };
         let (name, mtu, dns_domain) = (network.name.clone(), network.mtu, network.dns_domain.clone());
         let security = &network.security;
+        let NetworkDns { records, forwarders, shared_with, forward_unknown } = network.dns.clone();
         Self {
-            name,
             physical_network,
             vlan,
             mtu,
@@ -169,6 +164,36 @@ impl NetworkDraft {
             port_security: Some(security.port_security),
             security_groups: Some(names_of(&security.groups)),
             isolated: Some(security.isolated),
+            dns_records: records,
+            dns_forwarders: forwarders,
+            dns_shared_with: shared_with.iter().map(ToString::to_string).collect(),
+            dns_forward_unknown: forward_unknown,
+            ..Self::named(name)
+        }
+    }
+
+    /// The same without networks that are gone.
+    pub fn of_in(network: &Network, intent: &Intent) -> Self {
+        let mut draft = Self::of(network);
+        draft.dns_shared_with.retain(|id| intent.find_network(id).is_ok());
+        draft
+    }
+
+    /// A local one, with the defaults of all else.
+    pub fn named(name: ResourceName) -> Self {
+        Self {
+            name,
+            physical_network: None,
+            vlan: None,
+            mtu: None,
+            dns_domain: None,
+            port_security: None,
+            security_groups: None,
+            isolated: None,
+            dns_records: Vec::new(),
+            dns_forwarders: Vec::new(),
+            dns_shared_with: Vec::new(),
+            dns_forward_unknown: false,
         }
     }
 
@@ -195,7 +220,15 @@ impl NetworkDraft {
             }
         });
         let zone = old.map_or_else(|| Network::free_zone(id, intent), |old| old.zone);
-        Ok(Network { id, name: self.name, segment, bridge, mtu: self.mtu, dns_domain: self.dns_domain, zone, security })
+        let shared_with = self.dns_shared_with.iter().map(|name| Ok(intent.find_network(name)?.id));
+        let dns = NetworkDns {
+            records: self.dns_records,
+            forwarders: self.dns_forwarders,
+            shared_with: shared_with.collect::<Result<_, IntentError>>()?,
+            forward_unknown: self.dns_forward_unknown,
+        };
+        let (name, mtu, dns_domain) = (self.name, self.mtu, self.dns_domain);
+        Ok(Network { id, name, segment, bridge, mtu, dns_domain, zone, security, dns })
     }
 }
 

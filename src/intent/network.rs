@@ -1,4 +1,4 @@
-use super::{Intent, NetworkId, NetworkSecurity, ResourceName};
+use super::{Intent, NetworkDns, NetworkId, NetworkSecurity, ResourceName};
 use crate::net::{DomainName, IfName, VlanId};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt};
@@ -26,6 +26,8 @@ pub struct Network {
     pub zone: u16,
     #[serde(default)]
     pub security: NetworkSecurity,
+    #[serde(default)]
+    pub dns: NetworkDns,
 }
 
 /// How a network's frames are carried.

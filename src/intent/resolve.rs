@@ -330,7 +330,7 @@ mod tests {
         let changes = vec![Change::PutNetwork(lab.expect("complete")), Change::PutSecurityGroup(web.clone())];
         let _ = intent.apply(changes, &host).expect("applied");
         let mut nic = trunk_nic(&[]);
-        let mut heed = |intent: &mut Intent, nic: &NicRequest, host: &HostConfig| -> Result<PortSecurity, String> {
+        let heed = |intent: &mut Intent, nic: &NicRequest, host: &HostConfig| -> Result<PortSecurity, String> {
             let resolution = resolve(intent, host, nic, |_, _| false).map_err(|error| error.to_string())?;
             let _ = intent.apply(changes_for(intent, &resolution, nic), host).expect("applied");
             Ok(intent.port_by_device(nic.domain, nic.mac).expect("its port").security.clone())

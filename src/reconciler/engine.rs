@@ -5,6 +5,7 @@ use crate::{
     intent::{self, Change, HostConfig, Intent, NetworkId, PortId},
     libvirt::LibvirtEvent,
     net::IfName,
+    policy::takes_away,
     server::{dhcpv4::DhcpEvent, hook::HookCall},
 };
 use std::{
@@ -70,6 +71,8 @@ pub struct Engine<D, S, O> {
     pub(super) dhcp_problems: BTreeMap<NetworkId, Problem>,
     pub(super) libvirt_problems: BTreeMap<Uuid, Problem>,
     pub(super) guest_problems: BTreeMap<Uuid, Vec<Problem>>,
+    /// Whether a change may have taken away what connections under way were allowed by.
+    pub(super) revoking: bool,
     dirty: Option<Dirty>,
     retry: Option<(Duration, Instant)>,
     tick: Instant,
@@ -117,6 +120,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             dhcp_problems: BTreeMap::new(),
             libvirt_problems: BTreeMap::new(),
             guest_problems: BTreeMap::new(),
+            // The daemon may have ended between a change and what follows from it.
+            revoking: true,
             dirty: None,
             retry: None,
             tick: Instant::now() + TICK,
@@ -304,11 +309,12 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         if changes.is_empty() && more.is_empty() {
             return Ok(());
         }
-        let (notices, networks, undo) = {
+        let (notices, networks, takes_away, undo) = {
             let mut view = self.view_mut();
             let View { intent, host, .. } = &mut *view;
             let (notices, networks) = (notices_of(intent, &changes), networks_of(intent, &changes));
-            (notices, networks, intent.apply(changes.clone(), host)?)
+            let takes_away = changes.iter().any(|change| takes_away(intent, change));
+            (notices, networks, takes_away, intent.apply(changes.clone(), host)?)
         };
         let deletes = |change: &Change| {
             matches!(change, Change::DeleteNetwork(_) | Change::DeleteSubnet(_) | Change::DeletePort(_))
@@ -323,6 +329,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             matches!(notice, Notice::NetworkAdded(_) | Notice::NetworkChanged(_) | Notice::NetworkRemoved(_))
         });
         self.touched.extend(networks);
+        if takes_away {
+            self.revoking = true;
+            self.mark_dirty();
+        }
         if deleted {
             self.forget_orphans();
         }

@@ -5,6 +5,7 @@ use crate::{
         AddressGroupId, IntentError, Network, NetworkDraft, NetworkId, Port, PortDraft, PortId, SecurityGroupId,
         Subnet, SubnetDraft, SubnetId,
     },
+    net::{DnsRecord, RecordName},
 };
 use serde_json::{Map, Value};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
@@ -18,6 +19,9 @@ pub type Reply<T> = oneshot::Sender<Result<T, CommandError>>;
 pub enum Command {
     CreateNetwork(NetworkDraft, Reply<Network>),
     UpdateNetwork(NetworkId, Map<String, Value>, Reply<Network>),
+    AddRecord(NetworkId, DnsRecord, Reply<()>),
+    /// Of a network: all of a name, or those of a type, or with that data too. How many they were.
+    RemoveRecords(NetworkId, RecordFilter, Reply<u32>),
     DeleteNetwork(NetworkId, Reply<()>),
     CreateSubnet(SubnetDraft, Reply<Subnet>),
     UpdateSubnet(SubnetId, Map<String, Value>, Reply<Subnet>),
@@ -32,6 +36,25 @@ pub enum Command {
     Ping(Reply<()>),
     /// Ends the loop; what runs stays as it is.
     Stop(Reply<()>),
+}
+
+/// Which records are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordFilter {
+    pub name: RecordName,
+    /// As [`RecordData::type_name`](crate::net::RecordData::type_name) gives it.
+    pub type_name: Option<String>,
+    /// As it is written.
+    pub data: Option<String>,
+}
+
+impl RecordFilter {
+    pub fn matches(&self, record: &DnsRecord) -> bool {
+        let same = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|w| w.eq_ignore_ascii_case(is));
+        record.name == self.name
+            && same(&self.type_name, record.data.type_name())
+            && same(&self.data, &record.data.to_string())
+    }
 }
 
 /// Why a command was refused. Nothing has changed then.

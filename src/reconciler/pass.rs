@@ -64,6 +64,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             made += changes.len();
             failures = self.apply_all(changes).await;
         }
+        failures.extend(self.revoke(failures.is_empty()).await);
         self.retry_later(!failures.is_empty() || !self.service_problems.is_empty());
         self.plan_problems.extend(failures);
         if let Err(error) = self.forget_previous().await {

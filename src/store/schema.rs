@@ -64,6 +64,8 @@ pub(super) const MIGRATIONS: &[&str] = &[
         spec TEXT NOT NULL
     ) STRICT;
 ",
+    // Networks have `dns`.
+    "",
 ];
 
 /// The version of a database. Reads only, so that a file of a newer version stays as it is.

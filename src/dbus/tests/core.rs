@@ -56,8 +56,20 @@ impl Core {
             Command::CreateNetwork(draft, reply) => drop(reply.send(self.create_network(draft))),
             Command::UpdateNetwork(id, patch, reply) => drop(reply.send(self.change(|intent, _| {
                 let old = intent.find_network(&id.to_string())?;
-                let new = patched(&NetworkDraft::of(old), patch)?.complete(id, intent, Some(old))?;
+                let new = patched(&NetworkDraft::of_in(old, intent), patch)?.complete(id, intent, Some(old))?;
                 Ok((Change::PutNetwork(new.clone()), new, Notice::NetworkChanged(id)))
+            }))),
+            Command::AddRecord(id, record, reply) => drop(reply.send(self.change(|intent, _| {
+                let mut network = intent.find_network(&id.to_string())?.clone();
+                network.dns.records.push(record);
+                Ok((Change::PutNetwork(network), (), Notice::NetworkChanged(id)))
+            }))),
+            Command::RemoveRecords(id, which, reply) => drop(reply.send(self.change(|intent, _| {
+                let mut network = intent.find_network(&id.to_string())?.clone();
+                let before = network.dns.records.len();
+                network.dns.records.retain(|record| !which.matches(record));
+                let removed = (before - network.dns.records.len()) as u32;
+                Ok((Change::PutNetwork(network), removed, Notice::NetworkChanged(id)))
             }))),
             Command::DeleteNetwork(id, reply) => drop(reply.send(self.delete_network(id))),
             Command::CreateSubnet(draft, reply) => drop(reply.send(self.create_subnet(draft))),

@@ -5,6 +5,7 @@
 
 mod apply;
 mod changer;
+mod conntrack;
 mod decode;
 mod encode;
 mod namespace;
@@ -17,10 +18,11 @@ pub use watch::watch;
 
 use crate::{
     backend::{ApplyError, Driver, DriverError},
-    datapath::{Capabilities, Change, Datapath, Family, Observed, Table},
+    datapath::{Capabilities, Change, Connection, Datapath, Family, Observed, Table},
     net::IfName,
 };
 use netlink::Netlink;
+use netlink_sys::protocols::NETLINK_NETFILTER;
 use nft::Nft;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::{mpsc, oneshot};
@@ -39,6 +41,8 @@ pub struct KernelDriver {
 struct Worker {
     netlink: Netlink,
     nft: Nft,
+    /// Opened when connections are first asked for.
+    conntrack: Option<Netlink>,
     capabilities: Capabilities,
 }
 
@@ -106,6 +110,16 @@ impl Driver for KernelDriver {
         let applied = self.run(move |worker| worker.apply(&changes)).await;
         applied.map_err(|source| ApplyError { done: 0, change: first, source })?
     }
+
+    async fn connections(&mut self, zones: &BTreeSet<u16>) -> Result<Vec<Connection>, DriverError> {
+        let zones = zones.clone();
+        self.run(move |worker| conntrack::list(worker.conntrack()?, &zones)).await?
+    }
+
+    async fn delete_connections(&mut self, connections: &[Connection]) -> Result<usize, DriverError> {
+        let connections = connections.to_vec();
+        self.run(move |worker| conntrack::delete(worker.conntrack()?, &connections)).await?
+    }
 }
 
 impl Worker {
@@ -117,7 +131,14 @@ impl Worker {
                 bridge_conntrack: nft::takes("ct state established accept")?,
             })
         })?;
-        Ok(Self { netlink: Netlink::open()?, nft: Nft::open()?, capabilities })
+        Ok(Self { netlink: Netlink::open()?, nft: Nft::open()?, conntrack: None, capabilities })
+    }
+
+    fn conntrack(&mut self) -> Result<&mut Netlink, DriverError> {
+        match &mut self.conntrack {
+            Some(netlink) => Ok(netlink),
+            closed => Ok(closed.insert(Netlink::of(NETLINK_NETFILTER)?)),
+        }
     }
 }
 

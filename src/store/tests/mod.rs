@@ -39,6 +39,11 @@ fn network(n: u8) -> Network {
         dns_domain: Some("lab.internal".parse().expect("a domain name")),
         zone: u16::from(n) + 1,
         security: crate::intent::NetworkSecurity::default(),
+        dns: crate::intent::NetworkDns {
+            records: vec!["www 60 A 10.0.0.9".parse().expect("a record")],
+            forwarders: vec!["corp.example=10.0.0.53".parse().expect("a forwarder")],
+            ..crate::intent::NetworkDns::default()
+        },
     }
 }
 
