@@ -227,10 +227,12 @@ fn known_addresses(intent: &Intent, port: &Port, network: &Network) -> Vec<IpNet
 fn program(groups: &[String], stateful: bool, way: &str) -> String {
     let mut text = String::new();
     if stateful {
-        let _ = writeln!(text, "ct state established,related accept\nct state invalid goto drop_invalid_{way}");
+        let _ = writeln!(text, "ct state established,related accept");
     }
     let _ = writeln!(text, "jump config_{way}");
     if stateful {
+        // After configuration: what the host sends below IP, as its DHCP server does, is never tracked.
+        let _ = writeln!(text, "ct state invalid goto drop_invalid_{way}");
         // What was revoked must not come back to life from the other side.
         let _ = writeln!(text, "tcp flags & (fin | syn | rst | ack) != syn ct state new goto drop_group_{way}");
     }
