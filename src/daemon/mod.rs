@@ -2,6 +2,7 @@
 
 mod clean_up;
 mod config;
+mod journal;
 mod log;
 mod outlets;
 
