@@ -9,6 +9,7 @@ BINDIR ?= $(PREFIX)/bin
 SYSCONFDIR ?= /etc
 SYSTEMDUNITDIR ?= $(PREFIX)/lib/systemd/system
 DBUSPOLICYDIR ?= $(PREFIX)/share/dbus-1/system.d
+DBUSSERVICEDIR ?= $(PREFIX)/share/dbus-1/system-services
 DBUSINTERFACEDIR ?= $(PREFIX)/share/dbus-1/interfaces
 POLKITACTIONDIR ?= $(PREFIX)/share/polkit-1/actions
 NMCONFDIR ?= $(PREFIX)/lib/NetworkManager/conf.d
@@ -54,6 +55,8 @@ test: root ## all tests, those on real guests and kernels too (root)
 	@$(RIG)/build-kernels
 	@$(RIG)/stock-kernel
 	@$(RIG)/make-guest
+	$(call say,libvirt's modular daemons$(comma) which Debian does not ship; built once per machine)
+	@$(RIG)/build-libvirt
 	$(call say,tests that need no root)
 	$(CARGO) test $(CARGOFLAGS) --no-fail-fast
 	$(CARGO) build $(CARGOFLAGS)
@@ -96,6 +99,7 @@ install: ## copy what was built to DESTDIR/PREFIX (PREFIX=/usr: libvirt, D-Bus a
 	$(INSTALL) -D -m 755 $(BIN_DIR)/vmfabric-hook $(DESTDIR)$(SBINDIR)/vmfabric-hook
 	$(INSTALL) -D -m 755 $(BIN_DIR)/vmfabric $(DESTDIR)$(BINDIR)/vmfabric
 	$(foreach f,$(wildcard dbus/*.conf),$(INSTALL) -D -m 644 $(f) $(DESTDIR)$(DBUSPOLICYDIR)/$(notdir $(f)) &&) :
+	$(foreach f,$(wildcard dbus/*.service),$(INSTALL) -D -m 644 $(f) $(DESTDIR)$(DBUSSERVICEDIR)/$(notdir $(f)) &&) :
 	$(foreach f,$(wildcard dbus/*.xml),$(INSTALL) -D -m 644 $(f) $(DESTDIR)$(DBUSINTERFACEDIR)/$(notdir $(f)) &&) :
 	$(foreach f,$(wildcard dbus/*.policy),$(INSTALL) -D -m 644 $(f) $(DESTDIR)$(POLKITACTIONDIR)/$(notdir $(f)) &&) :
 	$(foreach f,$(wildcard systemd/*.service systemd/*.socket),\
@@ -116,6 +120,7 @@ uninstall: ## remove what `install` put there; state in /var/lib/vmfabric and th
 	rm -f $(DESTDIR)$(SBINDIR)/vmfabricd $(DESTDIR)$(SBINDIR)/vmfabric-hook $(DESTDIR)$(BINDIR)/vmfabric
 	rm -f $(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/qemu.d/vmfabric $(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/network.d/vmfabric
 	rm -f $(addprefix $(DESTDIR)$(DBUSPOLICYDIR)/,$(notdir $(wildcard dbus/*.conf)))
+	rm -f $(addprefix $(DESTDIR)$(DBUSSERVICEDIR)/,$(notdir $(wildcard dbus/*.service)))
 	rm -f $(addprefix $(DESTDIR)$(DBUSINTERFACEDIR)/,$(notdir $(wildcard dbus/*.xml)))
 	rm -f $(addprefix $(DESTDIR)$(POLKITACTIONDIR)/,$(notdir $(wildcard dbus/*.policy)))
 	rm -f $(addprefix $(DESTDIR)$(SYSTEMDUNITDIR)/,$(notdir $(wildcard systemd/*.service systemd/*.socket)))

@@ -1,12 +1,16 @@
 //! The seams between the pure core and the world: what a host's kernel and a store must be able to do.
 
 use crate::{
-    datapath::{Change, Datapath, Observed},
+    datapath::{Change, Connection, Datapath, Family, Observed, Table},
     intent,
     net::{DnsLabel, IfName, MacAddr},
     protocol::dhcpv4::{ClientKey, Lease},
 };
-use std::{collections::BTreeSet, future::Future, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    net::IpAddr,
+};
 use uuid::Uuid;
 
 /// A host's kernel: what it has, and the doing of changes.
@@ -18,8 +22,27 @@ pub trait Driver: Send + 'static {
     fn observe_links(&mut self, links: &BTreeSet<IfName>)
     -> impl Future<Output = Result<Datapath, DriverError>> + Send;
 
+    /// The tables as they are listed once they are loaded, without elements: tried where no guest is.
+    fn listed(
+        &mut self,
+        tables: &BTreeMap<Family, Table>,
+    ) -> impl Future<Output = Result<BTreeMap<Family, Table>, DriverError>> + Send;
+
     /// Does the changes in order and stops at the first that fails. Neighbouring nftables changes are one transaction.
     fn apply(&mut self, changes: &[Change]) -> impl Future<Output = Result<(), ApplyError>> + Send;
+
+    /// The connections that the kernel tracks in these zones.
+    fn connections(
+        &mut self,
+        zones: &BTreeSet<u16>,
+    ) -> impl Future<Output = Result<Vec<Connection>, DriverError>> + Send;
+
+    /// Makes the kernel forget connections, so that what belongs to them has to be allowed anew; gives how many were
+    /// still there.
+    fn delete_connections(
+        &mut self,
+        connections: &[Connection],
+    ) -> impl Future<Output = Result<usize, DriverError>> + Send;
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,7 @@ mod agent;
 mod client;
 mod domain;
 mod error;
+mod explain;
 mod field;
 mod lease;
 mod log_level;
@@ -20,6 +21,7 @@ mod subnet;
 #[cfg(test)]
 mod tests;
 mod time;
+mod trace;
 mod watch;
 
 pub use error::CliError;
@@ -61,6 +63,13 @@ enum Command {
     Lease(lease::LeaseCommand),
     /// Show what vmfabricd would change on this host now, without changing it
     Plan,
+    /// Show what a port may send and receive, and which security group allows it
+    Explain {
+        /// Name, id or MAC address
+        port: String,
+    },
+    /// Follow a packet through VLANs, port security, security groups, routing and NAT, and show what stops it
+    Trace(trace::TraceCommand),
     /// Print changes as they come, until interrupted
     Watch,
     /// Show or set what vmfabricd logs: error, warn, info, debug or trace
@@ -76,7 +85,12 @@ impl Command {
             Command::Port(command) => command.mutates(),
             Command::Record(command) => command.mutates(),
             Command::LogLevel { level } => level.is_some(),
-            Command::Status | Command::Lease(_) | Command::Plan | Command::Watch => false,
+            Command::Status
+            | Command::Lease(_)
+            | Command::Plan
+            | Command::Explain { .. }
+            | Command::Trace(_)
+            | Command::Watch => false,
         }
     }
 }
@@ -107,6 +121,8 @@ async fn run(arguments: Arguments, client: &Client, out: &mut Output) -> Result<
     match arguments.command {
         Command::Status => return status::run(client, out).await,
         Command::Plan => return plan::run(client, out).await,
+        Command::Trace(command) => return trace::run(command, client, out).await,
+        Command::Explain { port } => explain::run(&port, client, out).await?,
         Command::Network(command) => network::run(command, client, out).await?,
         Command::Subnet(command) => subnet::run(command, client, out).await?,
         Command::Port(command) => port::run(command, client, out).await?,

@@ -311,3 +311,26 @@ async fn a_daemon_that_is_not_there() {
         assert!(error.to_string().contains("systemctl start vmfabricd"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn explanations_and_traces() {
+    let bench = Bench::start().await;
+    bench.populate().await;
+    prints(&bench, "port create blue --name db").await;
+    let explained = document(&bench, "explain web").await;
+    assert_eq!((&explained["port_security"], &explained["groups"]), (&json!(true), &Value::Null));
+    assert_eq!(explained["receives"][0]["group"], Value::Null);
+    let shown = prints(&bench, "explain web").await;
+    assert!(shown.contains("not filtered by groups"), "{shown}");
+    fails(&bench, "explain nobody", 3).await;
+
+    let shown = prints(&bench, "trace --from web --to db --port 443").await;
+    let last = shown.lines().last().expect("lines");
+    assert!(shown.starts_with("TCP from 10.0.0.") && last == "It passes.", "{shown}");
+    let traced = document(&bench, "trace --from web --to 192.0.2.1").await;
+    assert_eq!((&traced["allowed"], &traced["reason"]), (&json!(true), &Value::Null));
+    let (code, shown) = vmfabric(&bench, "trace --from 192.0.2.1 --to web --icmp 8/0").await.expect("traced");
+    assert!(code == ExitCode::from(9) && shown.contains("dropped (forward)"), "{shown}");
+    fails(&bench, "trace --from nobody --to web", 3).await;
+    fails(&bench, "trace --from web --to host --proto tcp", 2).await;
+}

@@ -32,6 +32,8 @@ impl Log {
         let text = level.unwrap_or_else(|| "info".to_owned());
         let (layer, filter) = reload::Layer::new(filter_of(&text).unwrap_or_else(|_| EnvFilter::new("info")));
         let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+        // `journalctl VMFABRIC_DOMAIN=web`.
+        let journal = journal.map(|layer| layer.with_field_prefix(Some("VMFABRIC".to_owned())));
         let stderr = journal.is_none().then(|| {
             let ansi = std::io::stderr().is_terminal();
             tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(ansi).with_target(false)

@@ -17,8 +17,7 @@ use crate::{
     driver::kernel::{self, KernelDriver},
     intent::HostConfig,
     libvirt::{self, LibvirtConfig},
-    planner,
-    reconciler::{Command, Engine, Handle, HookIndex, Inputs, StartError, View},
+    reconciler::{Command, Engine, Handle, HookIndex, Inputs, StartError, View, forget_former_boot},
     server::{
         dns::{DnsShared, UpstreamSource, Upstreams},
         hook,
@@ -116,9 +115,10 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     log.set_default(&config.log_level);
     // First: its lock keeps a second daemon from taking the first one's socket.
     let store = Arc::new(SqliteStore::open(&paths.database)?);
+    forget_former_boot(&*store, &boot_id()).await?;
     // Hooks that come from now on wait in the socket's queue.
     let listener = hook_listener(&paths.hook_socket)?;
-    let driver = KernelDriver::new(&planner::known_skeletons())?;
+    let driver = KernelDriver::new()?;
     let triggers = Triggers::wanted();
     let links = if triggers.netlink { kernel::watch()? } else { mpsc::channel(1).1 };
     let upstreams = Upstreams::new(source_of(&config));
@@ -170,6 +170,12 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let _ = tokio::task::spawn_blocking(move || drop(store)).await;
     tracing::info!("stopped; guests keep their networks");
     outcome
+}
+
+/// Empty where the kernel does not tell: then all boots are one.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 /// Serves SIGHUP until SIGTERM or SIGINT.

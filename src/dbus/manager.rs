@@ -3,7 +3,7 @@ use super::{
     access::Action,
     export::{Dirty, Shared},
     info::ManagerInfo,
-    path,
+    insight, path,
     value::{self, Dictionary},
 };
 use crate::{
@@ -103,6 +103,19 @@ impl Manager {
     async fn plan(&self) -> Result<Vec<String>, Error> {
         let _turn = self.context.plan_turn().await?;
         Ok(self.context.handle.call(Command::Plan).await?)
+    }
+
+    #[zbus(out_args("explanation"))]
+    async fn explain(&self, port: &str) -> Result<insight::Answer, Error> {
+        let _turn = self.context.plan_turn().await?;
+        insight::explain(&self.context.handle.view(), short(port)?)
+    }
+
+    #[zbus(out_args("trace"))]
+    async fn trace(&self, packet: Dictionary, #[zbus(header)] header: Header<'_>) -> Result<insight::Answer, Error> {
+        value::check_size(&header)?;
+        let _turn = self.context.plan_turn().await?;
+        insight::trace(&self.context.handle.view(), &packet)
     }
 
     async fn set_log_level(

@@ -7,6 +7,7 @@ mod access;
 mod error;
 mod export;
 mod info;
+mod insight;
 mod manager;
 mod network;
 mod path;

@@ -26,6 +26,10 @@ pub trait Manager {
 
     fn plan(&self) -> Result<Vec<String>, Error>;
 
+    fn explain(&self, port: &str) -> Result<Dictionary, Error>;
+
+    fn trace(&self, packet: &HashMap<&str, Variant<'_>>) -> Result<Dictionary, Error>;
+
     #[zbus(allow_interactive_auth)]
     fn set_log_level(&self, level: &str) -> Result<(), Error>;
 

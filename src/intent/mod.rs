@@ -23,7 +23,7 @@ pub use change::{Change, Undo};
 pub use dns::{HostDns, MAX_FORWARDERS, MAX_RECORDS, NetworkDns};
 pub use draft::{NetworkDraft, PortDraft, SubnetDraft, patched};
 pub use error::IntentError;
-pub use host::{Bridging, HostConfig, PhysicalNetwork};
+pub use host::{Bridging, GuestService, HostConfig, PhysicalNetwork, ServiceProtocol};
 pub use name::ResourceName;
 pub use network::{Network, Segment};
 pub use port::{Device, FixedIp, Origin, Port, Trunk};

@@ -71,13 +71,16 @@ impl Network {
         })
     }
 
+    /// Zones of networks are below; VLANs that are no network of ours have theirs from here on.
+    pub const VLAN_ZONES: u16 = 0xf000;
+
     /// A connection tracking zone that no other network has; the same for the same identity where it is free.
     pub fn free_zone(id: NetworkId, intent: &Intent) -> u16 {
         let taken: BTreeSet<u16> = intent.networks().filter(|other| other.id != id).map(|other| other.zone).collect();
         let [a, b, ..] = *id.0.as_bytes();
         let first = u16::from_be_bytes([a, b]);
-        let mut zones = (0..=u16::MAX).map(|step| first.wrapping_add(step));
-        zones.find(|zone| *zone != 0 && !taken.contains(zone)).unwrap_or(u16::MAX)
+        let mut zones = (0..Self::VLAN_ZONES).map(|step| first.wrapping_add(step) % Self::VLAN_ZONES);
+        zones.find(|zone| *zone != 0 && !taken.contains(zone)).unwrap_or(Self::VLAN_ZONES)
     }
 
     /// The domain that guests' names live in.

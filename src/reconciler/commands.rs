@@ -183,7 +183,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     async fn show_plan(&mut self) -> Result<Vec<String>, CommandError> {
         self.observe().await?;
-        Ok(self.plan_now().1.iter().map(ToString::to_string).collect())
+        Ok(self.plan_now().await.1.iter().map(ToString::to_string).collect())
     }
 
     pub(super) async fn take_lease_event(&mut self, event: DhcpEvent) {

@@ -1,10 +1,11 @@
-use super::{Command, HookIndex, Notice, Outlets, Problem, View, services::services_of};
+use super::{Command, HookIndex, Notice, Outlets, Problem, View, former, forms::Forms, services::services_of};
 use crate::{
     backend::{Driver, LinkEvent, Loaded, Store, StoreError, Write},
     datapath::{Observed, Sysctl},
     intent::{self, Change, HostConfig, Intent, NetworkId, PortId},
     libvirt::LibvirtEvent,
     net::IfName,
+    policy::takes_away,
     server::{dhcpv4::DhcpEvent, hook::HookCall},
 };
 use std::{
@@ -54,6 +55,7 @@ pub struct Engine<D, S, O> {
     pub(super) store: Arc<S>,
     pub(super) outlets: O,
     pub(super) observed: Observed,
+    pub(super) forms: Forms,
     /// What kernel parameters were before we set them.
     pub(super) previous: BTreeMap<Sysctl, String>,
     /// The running guests' NICs that libvirt or the hook told of: the tap of each port, and whose it is.
@@ -69,6 +71,8 @@ pub struct Engine<D, S, O> {
     pub(super) dhcp_problems: BTreeMap<NetworkId, Problem>,
     pub(super) libvirt_problems: BTreeMap<Uuid, Problem>,
     pub(super) guest_problems: BTreeMap<Uuid, Vec<Problem>>,
+    /// Whether a change may have taken away what connections under way were allowed by.
+    pub(super) revoking: bool,
     dirty: Option<Dirty>,
     retry: Option<(Duration, Instant)>,
     tick: Instant,
@@ -96,7 +100,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     ) -> Result<Self, StartError> {
         let loaded = store.load().await?;
         let observed = driver.observe().await?;
-        let (fresh, previous) = (is_fresh(&loaded), previous_of(&loaded));
+        let (fresh, previous) = (is_fresh(&loaded), former::previous_of(&loaded));
         let mut engine = Self {
             view,
             notices,
@@ -104,6 +108,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             store,
             outlets,
             observed,
+            forms: Forms::default(),
             previous,
             taps: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -115,6 +120,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             dhcp_problems: BTreeMap::new(),
             libvirt_problems: BTreeMap::new(),
             guest_problems: BTreeMap::new(),
+            // The daemon may have ended between a change and what follows from it.
+            revoking: true,
             dirty: None,
             retry: None,
             tick: Instant::now() + TICK,
@@ -301,11 +308,12 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         if changes.is_empty() && more.is_empty() {
             return Ok(());
         }
-        let (notices, networks, undo) = {
+        let (notices, networks, takes_away, undo) = {
             let mut view = self.view_mut();
             let View { intent, host, .. } = &mut *view;
             let (notices, networks) = (notices_of(intent, &changes), networks_of(intent, &changes));
-            (notices, networks, intent.apply(changes.clone(), host)?)
+            let takes_away = changes.iter().any(|change| takes_away(intent, change));
+            (notices, networks, takes_away, intent.apply(changes.clone(), host)?)
         };
         let deletes = |change: &Change| {
             matches!(change, Change::DeleteNetwork(_) | Change::DeleteSubnet(_) | Change::DeletePort(_))
@@ -320,6 +328,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             matches!(notice, Notice::NetworkAdded(_) | Notice::NetworkChanged(_) | Notice::NetworkRemoved(_))
         });
         self.touched.extend(networks);
+        if takes_away {
+            self.revoking = true;
+            self.mark_dirty();
+        }
         if deleted {
             self.forget_orphans();
         }
@@ -367,15 +379,6 @@ pub enum StartError {
 
 fn is_fresh(loaded: &Loaded) -> bool {
     loaded.networks.is_empty() && !loaded.memos.iter().any(|(key, _)| key == super::bootstrap::MADE)
-}
-
-/// What kernel parameters of others' links were before they were set, as the store remembers it.
-pub(crate) fn previous_of(loaded: &Loaded) -> BTreeMap<Sysctl, String> {
-    let parse = |(key, value): &(String, String)| {
-        let link = key.strip_prefix("sysctl:net/ipv4/conf/")?.strip_suffix("/forwarding")?;
-        Some((Sysctl::Ipv4Forwarding(IfName::new(link).ok()?), value.clone()))
-    };
-    loaded.memos.iter().filter_map(parse).collect()
 }
 
 fn notices_of(intent: &Intent, changes: &[Change]) -> Vec<Notice> {

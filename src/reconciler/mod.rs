@@ -3,6 +3,8 @@
 mod bootstrap;
 mod commands;
 mod engine;
+mod former;
+mod forms;
 mod guests;
 mod handle;
 mod hook;
@@ -11,6 +13,7 @@ mod libvirt;
 mod links;
 mod outlets;
 mod pass;
+mod revoke;
 mod services;
 mod view;
 
@@ -18,8 +21,8 @@ mod view;
 mod tests;
 
 pub use crate::planner::{Problem, Subject};
-pub(crate) use engine::previous_of;
 pub use engine::{Engine, Inputs, StartError};
+pub(crate) use former::{forget_former_boot, forgetting, previous_of};
 pub use guests::source_of;
 pub use handle::{Command, CommandError, Handle, Notice, RecordFilter, Reply};
 pub use index::HookIndex;
