@@ -1,6 +1,6 @@
 #!/bin/bash
 # dns.sh: what a DNS answer costs: vmfabricd, dnsmasq as libvirt configures it, and unbound with one thread, in one run,
-# each on a bridge of its own with a guest behind it. Runs in a private host; `make bench-dns` does that.
+# each on a bridge of its own with a guest behind it (in namespaces of their own: two DHCP servers do not share a host). Runs in a private host; `make bench-dns` does that.
 . "${VMFABRIC_RIG:?run me by: make bench-dns}/lib.sh"
 set -u
 NAMES=1000              # of each kind
@@ -10,18 +10,19 @@ NETWORKS=${BENCH_NETWORKS:-200}
 W=/run/rig/bench
 mkdir -p $W
 
-# guest NAME BRIDGE ADDRESS: a namespace with a NIC on a bridge
+# guest NAME BRIDGE ADDRESS [HOST]: a namespace with a NIC on a bridge of a host, of this one by default
 guest() {
-  ip netns add "$1" && ip link add "h-$1" type veth peer name eth0 netns "$1" &&
-    ip link set "h-$1" master "$2" up && ip -n "$1" link set lo up && ip -n "$1" addr add "$3" dev eth0 &&
+  local at=${4:+-n $4}
+  ip netns add "$1" && ip $at link add "h-$1" type veth peer name eth0 netns "$1" &&
+    ip $at link set "h-$1" master "$2" up && ip -n "$1" link set lo up && ip -n "$1" addr add "$3" dev eth0 &&
     ip -n "$1" link set eth0 up
 }
 
 # cpu PID: nanoseconds that all its threads had the CPU
-cpu() { cat /proc/"$1"/task/*/schedstat 2>/dev/null | awk '{ n += $1 } END { printf "%d", n }'; }
+cpu() { cat /proc/"$1"/task/*/schedstat 2>/dev/null | awk '{ n += $1 } END { printf "%.0f", n }'; }
 
 # pss PID...: KiB that these processes take, what they share divided among them
-pss() { local p; for p; do cat /proc/"$p"/smaps_rollup; done 2>/dev/null | awk '/^Pss:/ { n += $2 } END { printf "%d", n }'; }
+pss() { local p; for p; do cat /proc/"$p"/smaps_rollup; done 2>/dev/null | awk '/^Pss:/ { n += $2 } END { printf "%.0f", n }'; }
 
 # field FILE TEXT: a number of dnsperf's report
 field() { sed -n "s/^ *$2: *\([0-9.]*\).*/\1/p" "$1"; }
@@ -29,7 +30,7 @@ field() { sed -n "s/^ *$2: *\([0-9.]*\).*/\1/p" "$1"; }
 # measure LABEL GUEST SERVER PID QUESTIONS: one line of the table
 measure() {
   local label=$1 guest=$2 server=$3 pid=$4 questions=$5 out=$W/out before after answers
-  ip netns exec "$guest" dnsperf -s "$server" -d "$questions" -n 1 >/dev/null 2>&1 # warm
+  ip netns exec "$guest" dnsperf -s "$server" -d "$questions" -n 1 -q 50 >/dev/null 2>&1 # warm
   before=$(cpu "$pid")
   ip netns exec "$guest" dnsperf -s "$server" -d "$questions" -l "$SECONDS_EACH" -Q "$RATE" -q 500 >$out 2>&1
   after=$(cpu "$pid")
@@ -53,17 +54,24 @@ questions() { # PREFIX DOMAIN
   seq 1 $NAMES | sed "s/.*/$1&.$2 A/"
 }
 
-echo "preparing: three servers, $NAMES records, $NAMES leases, $NAMES forwarded names each" >&2
-internet_host || exit 1
-# Answers that may be kept, from the host outside.
-ip netns exec internet dnsmasq --keep-in-foreground --conf-file=/dev/null --no-hosts --no-resolv --bind-interfaces --port=5300 \
-  --listen-address=203.0.113.2 --address=/internet.test/198.51.100.7 --local-ttl=86400 --cache-size=0 --pid-file= --user=root &
+echo "preparing: three servers, $NAMES records, $NAMES leases, 100 forwarded names each" >&2
+# upstream [NAMESPACE]: answers that may be kept
+upstream() {
+  ${1:+ip netns exec "$1"} dnsmasq --keep-in-foreground --conf-file=/dev/null --no-hosts --no-resolv --bind-interfaces --port=5300 \
+    --listen-address=127.0.0.1 --address=/internet.example/198.51.100.7 --local-ttl=86400 --cache-size=0 --pid-file= --user=root &
+}
+# host NAME BRIDGE ADDRESS: a namespace with a bridge, as another host
+host() {
+  ip netns add "$1" && ip -n "$1" link set lo up && ip -n "$1" link add "$2" type bridge && ip -n "$1" addr add "$3" dev "$2" &&
+    ip -n "$1" link set "$2" up && upstream "$1"
+}
+upstream
 install_vmfabric && start_bus || exit 1
 
 # --- ours ------------------------------------------------------------------------------------------------------------
 cat >/etc/vmfabric/vmfabricd.toml <<X
 [dns]
-upstream = ["203.0.113.2:5300"]
+upstream = ["127.0.0.1:5300"]
 X
 start_vmfabricd || exit 1
 vmfabric network create bench >/dev/null && vmfabric subnet create bench 10.77.0.0/16 --forward routed >/dev/null || exit 1
@@ -86,12 +94,11 @@ for n in range(1, int(os.environ["NAMES"]) + 1):
     db.execute("INSERT INTO lease (%s) VALUES (%s)" % (",".join(row), ",".join("?" * len(row))), list(row.values()))
 db.commit()
 X
-start_vmfabricd || exit 1
+start_vmfabricd && wait_for 20 ip link show vmf-bench || exit 1
 guest ours vmf-bench 10.77.0.9/16 || exit 1
 
 # --- dnsmasq, with what libvirt writes into its configuration ----------------------------------------------------------
-ip link add virbr-m type bridge && ip addr add 10.78.0.1/16 dev virbr-m && ip link set virbr-m up
-guest masq virbr-m 10.78.0.9/16 || exit 1
+host masq-host virbr-m 10.78.0.1/16 && guest masq virbr-m 10.78.0.9/16 masq-host || exit 1
 now=$(date +%s)
 for n in $(seq 1 $NAMES); do
   echo "10.78.$((n / 250 + 100)).$((n % 250 + 1)) h$n.bench.internal h$n" >&3
@@ -115,13 +122,12 @@ resolv-file=$W/resolv.conf
 X
 }
 : >$W/resolv.conf
-{ libvirt_dnsmasq virbr-m 10.78.200.1 10.78.250.254; echo "server=203.0.113.2#5300"; echo "dhcp-leasefile=$W/leases"; } >$W/dnsmasq.conf
-dnsmasq --conf-file=$W/dnsmasq.conf --keep-in-foreground --user=root --pid-file= >$W/dnsmasq.log 2>&1 &
+{ libvirt_dnsmasq virbr-m 10.78.200.1 10.78.250.254; echo "server=127.0.0.1#5300"; echo "dhcp-leasefile=$W/leases"; } >$W/dnsmasq.conf
+ip netns exec masq-host dnsmasq --conf-file=$W/dnsmasq.conf --keep-in-foreground --user=root --pid-file= >$W/dnsmasq.log 2>&1 &
 masq=$!
 
 # --- unbound ---------------------------------------------------------------------------------------------------------
-ip link add virbr-u type bridge && ip addr add 10.79.0.1/16 dev virbr-u && ip link set virbr-u up
-guest unb virbr-u 10.79.0.9/16 || exit 1
+host unb-host virbr-u 10.79.0.1/16 && guest unb virbr-u 10.79.0.9/16 unb-host || exit 1
 {
   cat <<X
 server:
@@ -139,17 +145,18 @@ server:
   local-zone: "bench.internal." static
 X
   seq 1 $NAMES | awk '{ printf "  local-data: \"h%d.bench.internal. 30 A 10.79.%d.%d\"\n", $1, int($1 / 250) + 100, $1 % 250 + 1 }'
-  printf 'forward-zone:\n  name: "."\n  forward-addr: 203.0.113.2@5300\n'
+  printf 'forward-zone:\n  name: "."\n  forward-addr: 127.0.0.1@5300\n'
 } >$W/unbound.conf
-unbound -c $W/unbound.conf -d >$W/unbound.log 2>&1 &
+ip netns exec unb-host unbound -c $W/unbound.conf -d >$W/unbound.log 2>&1 &
 unb=$!
 
 questions h bench.internal >$W/static
 questions l bench.internal >$W/leased
-questions f internet.test >$W/forwarded
+# As many as fit into the 150 that dnsmasq keeps.
+NAMES=100 questions f internet.example >$W/forwarded
 answers() { ip netns exec "$1" dig +short +tries=1 +time=1 "@$2" "$3" | grep -q .; }
 for who in "ours 10.77.0.1" "masq 10.78.0.1" "unb 10.79.0.1"; do
-  wait_for 20 answers $who h7.bench.internal && wait_for 20 answers $who f7.internet.test || { echo "$who does not answer"; tail $W/*.log; exit 1; }
+  wait_for 20 answers $who h7.bench.internal && wait_for 20 answers $who f7.internet.example || { echo "$who does not answer"; tail $W/*.log; exit 1; }
 done
 wait_for 20 answers ours 10.77.0.1 l7.bench.internal && wait_for 20 answers masq 10.78.0.1 l7.bench.internal || { echo "no leases"; exit 1; }
 
@@ -184,15 +191,15 @@ pids=()
 began=${EPOCHREALTIME/./}
 for n in $(seq 1 "$NETWORKS"); do
   a=10.$((n / 100 + 150)).$((n % 100))
-  ip link add "m$n" type bridge && ip addr add "$a.1/24" dev "m$n" && ip link set "m$n" up
+  ip -n masq-host link add "m$n" type bridge && ip -n masq-host addr add "$a.1/24" dev "m$n" && ip -n masq-host link set "m$n" up
   { libvirt_dnsmasq "m$n" "$a.2" "$a.254" | sed "s/255.255.0.0/255.255.255.0/; /addn-hosts/d"; echo "dhcp-leasefile=$W/leases.$n"; } >"$W/m$n.conf"
-  dnsmasq --conf-file="$W/m$n.conf" --keep-in-foreground --user=root --pid-file= >/dev/null 2>&1 &
+  ip netns exec masq-host dnsmasq --conf-file="$W/m$n.conf" --keep-in-foreground --user=root --pid-file= >/dev/null 2>&1 &
   pids+=($!)
 done
-masq_listen() { [ "$(ss -Hlnup "sport = :53" | grep -c dnsmasq)" -ge "$NETWORKS" ]; }
-wait_for 60 masq_listen
+masq_listen() { [ "$(ip netns exec masq-host ss -Hlnup "sport = :53" | grep -c dnsmasq)" -ge "$NETWORKS" ]; }
+wait_for 60 masq_listen || { echo 'the dnsmasqs do not listen'; exit 1; }
 theirs=$(pss "${pids[@]}")
-rss() { local p; for p; do sed -n 's/^VmRSS: *\([0-9]*\).*/\1/p' "/proc/$p/status"; done | awk '{ n += $1 } END { printf "%d", n }'; }
+rss() { local p; for p; do sed -n 's/^VmRSS: *\([0-9]*\).*/\1/p' "/proc/$p/status"; done | awk '{ n += $1 } END { printf "%.0f", n }'; }
 echo
 echo "$NETWORKS networks: vmfabricd $ours KiB (RSS $(rss "$VMFABRICD_PID")), $NETWORKS dnsmasqs $theirs KiB (RSS $(rss "${pids[@]}")): $(awk "BEGIN { printf \"%.2f\", $ours / $theirs }") (PSS; with DHCP in both)"
 echo "all listen $((up / 1000)) ms after the start of vmfabricd"

@@ -4,7 +4,7 @@
 //! `Cargo.toml`, seeds in `corpus/NAME/*.seed`, and its name in `TARGETS` of `fuzz/run`.
 //! Findings go to `regressions/NAME/` and are run by `cargo test` here (`make fuzz` does that first).
 
-pub mod dhcpv4;
+pub mod dns;
 
 #[cfg(test)]
 mod tests {
@@ -25,7 +25,7 @@ mod tests {
     }
 
     #[test]
-    fn dhcpv4() {
-        replay("dhcpv4", super::dhcpv4::run);
+    fn dns() {
+        replay("dns", super::dns::run);
     }
 }
