@@ -31,7 +31,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 say = @echo "== $(1)"
 
-.PHONY: all build demo test test-unit check bench deb install uninstall fmt lint clean help rust-deps root
+.PHONY: all build demo test test-unit check bench bench-dns fuzz deb install uninstall fmt lint clean help rust-deps root
 
 all: build
 
@@ -84,6 +84,14 @@ check: ## rustfmt and clippy, warnings denied
 bench: root ## speed, printed as ratios measured in one run (root)
 	@$(RIG)/install-deps test
 	$(CARGO) bench $(CARGOFLAGS)
+
+bench-dns: root ## what a DNS answer costs: ours, dnsmasq as libvirt has it, unbound (root)
+	@$(RIG)/install-deps bench
+	$(CARGO) build --release $(CARGOFLAGS)
+	@VMFABRIC_BIN=$(abspath target/release) $(RIG)/private-host -t 900 -f benches/dns.sh
+
+fuzz: rust-deps ## fuzz the packet parsers and engines, FUZZ_SECONDS (3600) for each target of fuzz/
+	fuzz/run
 
 deb: rust-deps ## a Debian package in target/debian/
 	@$(RIG)/install-deps deb

@@ -45,17 +45,20 @@ pub(super) async fn serve(socket: Arc<WatchedSocket>, service: Arc<Service>) {
             }
         };
         let mut batch = batches.take();
+        let mut waits = true;
         for turn in 0..TURN {
             match take(&socket, &service, &mut batch, turn > 0) {
                 // No more waited. If something has come since, the runtime hears of it: the readiness is cleared only
                 // as far as it was known.
                 Ok(count) if count < BATCH => {
                     guard.clear_ready();
+                    waits = false;
                     break;
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     guard.clear_ready();
+                    waits = false;
                     break;
                 }
                 // What an earlier answer met on its way (ICMP), or a signal.
@@ -64,7 +67,9 @@ pub(super) async fn serve(socket: Arc<WatchedSocket>, service: Arc<Service>) {
         }
         batches.give(batch);
         drop(guard);
-        tokio::task::yield_now().await;
+        if waits {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
