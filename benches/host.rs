@@ -350,8 +350,16 @@ fn store() -> String {
     let id = NetworkId(Uuid::from_u128(1));
     let bridge = Network::bridge_name(id, "bench");
     let name = "bench".parse().expect("a name");
-    let network =
-        Network { id, name, segment: Segment::Local, bridge: Some(bridge.clone()), mtu: None, dns_domain: None };
+    let network = Network {
+        id,
+        name,
+        segment: Segment::Local,
+        bridge: Some(bridge.clone()),
+        mtu: None,
+        dns_domain: None,
+        dhcp_options: Vec::new(),
+        dhcp_boot: Vec::new(),
+    };
     let mut intent = Intent::default();
     let _ = intent.apply(vec![Change::PutNetwork(network.clone())], &HostConfig::default()).expect("a network");
     let draft = serde_json::json!({ "network": "bench", "cidr": "10.77.0.0/20", "forward": "nat" });

@@ -140,6 +140,9 @@ fn host(nft_bridge_meta: bool) -> Host {
             fixed_ips: vec![FixedIp { subnet, address: IpAddr::V4(address) }],
             trunk: None,
             dns_name: None,
+            dhcp_options: Vec::new(),
+            dhcp_boot: Vec::new(),
+            dhcp_client_id: None,
             device: Some(Device { domain: Uuid::from_u128(0x3000_0000 + u128::from(n)), name: format!("guest{n}") }),
             origin: Origin::Guest,
         };
@@ -154,7 +157,16 @@ fn network(intent: &mut Intent, config: &HostConfig, n: u8) -> (NetworkId, Subne
     let id = NetworkId(Uuid::from_u128(0x1000 + u128::from(n)));
     let name = format!("net{n}").parse().expect("a name");
     let bridge = Some(Network::bridge_name(id, &format!("net{n}")));
-    let network = Network { id, name, segment: Segment::Local, bridge, mtu: None, dns_domain: None };
+    let network = Network {
+        id,
+        name,
+        segment: Segment::Local,
+        bridge,
+        mtu: None,
+        dns_domain: None,
+        dhcp_options: Vec::new(),
+        dhcp_boot: Vec::new(),
+    };
     let _ = intent.apply(vec![Change::PutNetwork(network)], config).expect("a valid network");
     let draft: SubnetDraft = serde_json::from_value(serde_json::json!({
         "network": id.to_string(), "cidr": format!("10.{n}.0.0/16"), "forward": "nat",

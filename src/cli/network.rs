@@ -1,13 +1,13 @@
 use super::{
     CliError, Output,
     client::{Client, Inventory},
-    field::{self, Fields, Form, Key, put},
+    field::{self, Fields, Form, Key, put, put_all},
     opt, short,
 };
 use crate::{
     dbus::{Kind, NetworkInfo, SubnetInfo, parse_path},
     intent::ResourceName,
-    net::{DomainName, VlanId},
+    net::{BootRule, DhcpOption, DomainName, VlanId},
 };
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -23,7 +23,8 @@ pub enum NetworkCommand {
     Show { name: String },
     /// Change fields: mtu=1450 domain=lab.internal; KEY= takes the default back
     ///
-    /// Fields: name, physical, vlan, mtu, domain.
+    /// Fields: name, physical, vlan, mtu, domain, dhcp-option, boot. Several values of one field are separated by commas,
+    /// DHCP options by semicolons.
     Set {
         name: String,
         #[arg(required = true, value_name = "KEY=VALUE")]
@@ -58,6 +59,12 @@ pub struct Create {
     /// Where guests' names live [default: NAME.internal]
     #[arg(long)]
     domain: Option<DomainName>,
+    /// DHCP option, ntp-servers=10.0.0.1 or 150:ip=10.0.0.5; may be repeated
+    #[arg(long = "dhcp-option", value_name = "OPTION=VALUE")]
+    dhcp_options: Vec<DhcpOption>,
+    /// Network boot: server=ADDRESS, bios=FILE, uefi-x64=FILE, ipxe=URL, http-x64=URL; may be repeated
+    #[arg(long = "boot", value_name = "WHOM=FILE")]
+    dhcp_boot: Vec<BootRule>,
 }
 
 const KEYS: &[Key] = &[
@@ -66,6 +73,8 @@ const KEYS: &[Key] = &[
     Key { names: &["vlan"], field: "vlan", form: Form::Number },
     Key { names: &["mtu"], field: "mtu", form: Form::Number },
     Key { names: &["domain", "dns_domain"], field: "dns_domain", form: Form::Text },
+    Key { names: &["dhcp-option", "dhcp_options"], field: "dhcp_options", form: Form::Lines },
+    Key { names: &["boot", "dhcp_boot"], field: "dhcp_boot", form: Form::Texts },
 ];
 
 /// The JSON form of a network.
@@ -80,6 +89,9 @@ struct Network<'a> {
     bridge: Option<&'a str>,
     mtu: u16,
     dns_domain: &'a str,
+    /// As people write them.
+    dhcp_options: &'a [String],
+    dhcp_boot: &'a [String],
     subnets: Vec<SubnetSummary<'a>>,
     /// How many there are.
     ports: usize,
@@ -133,6 +145,8 @@ impl Create {
         let mut fields = Fields::from([("name", self.name.to_string().into())]);
         put(&mut fields, "physical_network", self.physical.as_ref());
         put(&mut fields, "dns_domain", self.domain.as_ref());
+        put_all(&mut fields, "dhcp_options", &self.dhcp_options);
+        put_all(&mut fields, "dhcp_boot", &self.dhcp_boot);
         fields.extend(self.vlan.map(|vid| ("vlan", vid.get().into())));
         fields.extend(self.mtu.map(|mtu| ("mtu", mtu.into())));
         fields
@@ -164,6 +178,8 @@ fn describe<'a>(network: &'a NetworkInfo, inventory: &'a Inventory) -> Network<'
         bridge: opt(&network.bridge),
         mtu: network.mtu,
         dns_domain: &network.dns_domain,
+        dhcp_options: &network.dhcp_options,
+        dhcp_boot: &network.dhcp_boot,
         subnets: subnets.map(summary).collect(),
         ports: inventory.ports.values().filter(|port| port.network == path).count(),
         status: &network.status,
@@ -186,6 +202,8 @@ async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliEr
         ("bridge", network.bridge.unwrap_or_default().to_owned()),
         ("mtu", network.mtu.to_string()),
         ("domain", network.dns_domain.to_owned()),
+        ("dhcp options", network.dhcp_options.join("\n")),
+        ("boot", network.dhcp_boot.join("\n")),
         ("subnets", subnets.join("\n")),
         ("ports", network.ports.to_string()),
         ("status", network.status.to_owned()),

@@ -4,10 +4,13 @@ use super::{
     Device, FixedIp, Forward, HostRoute, Intent, IntentError, Network, NetworkId, Origin, Port, PortId, ResourceName,
     Segment, Subnet, SubnetId, Trunk,
 };
-use crate::net::{AddressRange, DnsLabel, DomainName, IpNet, MacAddr, VlanId};
+use crate::net::{AddressRange, BootRule, ClientId, DhcpOption, DnsLabel, DomainName, IpNet, MacAddr, VlanId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 use uuid::Uuid;
 
 /// A network to be. With neither `vlan` nor `flat` it is local.
@@ -24,6 +27,10 @@ pub struct NetworkDraft {
     pub mtu: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns_domain: Option<DomainName>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_options: Vec<DhcpOption>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_boot: Vec<BootRule>,
 }
 
 /// A subnet to be.
@@ -57,6 +64,12 @@ pub struct SubnetDraft {
     pub forward: Option<Forward>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_seconds: Option<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_options: Vec<DhcpOption>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_boot: Vec<BootRule>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_relays: Vec<Ipv4Addr>,
 }
 
 /// A port to be.
@@ -80,6 +93,12 @@ pub struct PortDraft {
     pub trunk_only_tagged: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns_name: Option<DnsLabel>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_options: Vec<DhcpOption>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_boot: Vec<BootRule>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp_client_id: Option<ClientId>,
     /// UUID of the libvirt domain that it is for. Default: whichever guest's NIC has its MAC and names its network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Uuid>,
@@ -105,7 +124,8 @@ impl NetworkDraft {
             Segment::Vlan { physical_network, vid } => (Some(physical_network.clone()), Some(*vid)),
         };
         let (name, mtu, dns_domain) = (network.name.clone(), network.mtu, network.dns_domain.clone());
-        Self { name, physical_network, vlan, mtu, dns_domain }
+        let (dhcp_options, dhcp_boot) = (network.dhcp_options.clone(), network.dhcp_boot.clone());
+        Self { name, physical_network, vlan, mtu, dns_domain, dhcp_options, dhcp_boot }
     }
 
     /// `old` is what it replaces, which keeps its bridge.
@@ -129,7 +149,8 @@ impl NetworkDraft {
                 if taken { Network::bridge_name(id, "an-interface-name-is-not-this-long") } else { readable }
             }
         });
-        Ok(Network { id, name: self.name, segment, bridge, mtu: self.mtu, dns_domain: self.dns_domain })
+        let Self { name, mtu, dns_domain, dhcp_options, dhcp_boot, .. } = self;
+        Ok(Network { id, name, segment, bridge, mtu, dns_domain, dhcp_options, dhcp_boot })
     }
 }
 
@@ -147,6 +168,9 @@ impl SubnetDraft {
             host_routes: subnet.host_routes.clone(),
             forward: Some(subnet.forward),
             lease_seconds: Some(subnet.lease_seconds),
+            dhcp_options: subnet.dhcp_options.clone(),
+            dhcp_boot: subnet.dhcp_boot.clone(),
+            dhcp_relays: subnet.dhcp_relays.clone(),
         }
     }
 
@@ -185,6 +209,9 @@ impl SubnetDraft {
             host_routes: self.host_routes,
             forward,
             lease_seconds: self.lease_seconds.unwrap_or(Subnet::DEFAULT_LEASE_SECONDS),
+            dhcp_options: self.dhcp_options,
+            dhcp_boot: self.dhcp_boot,
+            dhcp_relays: self.dhcp_relays,
         })
     }
 }
@@ -208,6 +235,9 @@ impl PortDraft {
             trunk_vlans: port.trunk.as_ref().map(|trunk| trunk.tagged.clone()).unwrap_or_default(),
             trunk_only_tagged: port.trunk.as_ref().is_some_and(|trunk| !trunk.native),
             dns_name: port.dns_name.clone(),
+            dhcp_options: port.dhcp_options.clone(),
+            dhcp_boot: port.dhcp_boot.clone(),
+            dhcp_client_id: port.dhcp_client_id.clone(),
             device: port.device.as_ref().map(|device| device.domain),
         }
     }
@@ -248,6 +278,9 @@ impl PortDraft {
             fixed_ips,
             trunk,
             dns_name: self.dns_name,
+            dhcp_options: self.dhcp_options,
+            dhcp_boot: self.dhcp_boot,
+            dhcp_client_id: self.dhcp_client_id,
             device,
             origin: old.map_or(Origin::Admin, |old| old.origin),
         })

@@ -186,6 +186,9 @@ fn fresh(
         fixed_ips: intent.allot(network, nic.mac, leased)?,
         trunk: trunk_of(nic),
         dns_name: None,
+        dhcp_options: Vec::new(),
+        dhcp_boot: Vec::new(),
+        dhcp_client_id: None,
         device: Some(nic.guest()),
         origin: Origin::Guest,
     })))
@@ -259,7 +262,15 @@ mod tests {
         let host = HostConfig { physical_networks: [(lan.clone(), physical)].into(), ..HostConfig::default() };
         let mut intent = Intent::default();
         let name = ResourceName::new("lab").expect("name");
-        let draft = NetworkDraft { name, physical_network: Some(lan), vlan: None, mtu: None, dns_domain: None };
+        let draft = NetworkDraft {
+            name,
+            physical_network: Some(lan),
+            vlan: None,
+            mtu: None,
+            dns_domain: None,
+            dhcp_options: Vec::new(),
+            dhcp_boot: Vec::new(),
+        };
         let network = draft.complete(NetworkId(Uuid::from_u128(2)), &intent, None).expect("complete");
         let _ = intent.apply(vec![Change::PutNetwork(network)], &host).expect("applied");
         for tagged in [&[20u16, 30][..], &[20], &[]] {

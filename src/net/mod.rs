@@ -1,11 +1,13 @@
 //! Values of the network world, checked when they are made: whoever holds one need not check it again.
 
+pub mod dhcp;
 mod dns_name;
 mod if_name;
 mod mac;
 mod range;
 mod vlan;
 
+pub use dhcp::{BootRule, BootSelector, ClientId, DhcpOption};
 pub use dns_name::{DnsLabel, DomainName};
 pub use if_name::IfName;
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -26,6 +28,12 @@ pub enum ParseError {
     IfName { name: String, why: &'static str },
     #[error("'{name}' is not a DNS name: {why}")]
     DnsName { name: String, why: &'static str },
+    #[error("'{text}' is not a DHCP option: {why}")]
+    DhcpOption { text: String, why: String },
+    #[error("'{text}' is not a boot rule: {why}")]
+    BootRule { text: String, why: String },
+    #[error("'{0}' is not a DHCP client identifier; write 2 to 255 bytes in hexadecimal, or text:NAME")]
+    ClientId(String),
     #[error("'{0}' is not an address range; write FIRST-LAST, both of one family, FIRST not above LAST")]
     Range(String),
 }

@@ -95,7 +95,15 @@ fn build(sketch: &Sketch) -> (Intent, BTreeMap<PortId, IfName>) {
             2 => (Some(name("lan")), Some(vid(*id))),
             _ => (Some(name("dc")), Some(vid(*id))),
         };
-        let draft = NetworkDraft { name: name(&format!("n{i}")), physical_network, vlan, mtu: None, dns_domain: None };
+        let draft = NetworkDraft {
+            name: name(&format!("n{i}")),
+            physical_network,
+            vlan,
+            mtu: None,
+            dns_domain: None,
+            dhcp_options: Vec::new(),
+            dhcp_boot: Vec::new(),
+        };
         let network = draft.complete(network_id, &intent, None).expect("complete");
         if intent.apply(vec![super::super::intent::Change::PutNetwork(network)], &host).is_err() {
             continue;

@@ -22,8 +22,15 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             return Ok(());
         };
         let name = ResourceName::new(NAME).expect("a constant that is a name");
-        let draft =
-            NetworkDraft { name: name.clone(), physical_network: None, vlan: None, mtu: None, dns_domain: None };
+        let draft = NetworkDraft {
+            name: name.clone(),
+            physical_network: None,
+            vlan: None,
+            mtu: None,
+            dns_domain: None,
+            dhcp_options: Vec::new(),
+            dhcp_boot: Vec::new(),
+        };
         let network = draft.complete(NetworkId(Uuid::new_v4()), &self.view().intent, None)?;
         let mut with_network = self.view().intent.clone();
         let host = self.view().host.clone();
@@ -41,6 +48,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             host_routes: Vec::new(),
             forward: Some(Forward::Nat),
             lease_seconds: None,
+            dhcp_options: Vec::new(),
+            dhcp_boot: Vec::new(),
+            dhcp_relays: Vec::new(),
         };
         let subnet = subnet.complete(SubnetId(Uuid::new_v4()), &with_network)?;
         tracing::info!(network = NAME, %cidr, "first start: made a network for guests");

@@ -33,6 +33,8 @@ fn network(n: u8) -> Network {
         bridge: Some(format!("vmf-net{n}").parse().expect("an interface name")),
         mtu: Some(9000),
         dns_domain: Some("lab.internal".parse().expect("a domain name")),
+        dhcp_options: vec!["43:hex@MSFT 5.0=0104".parse().expect("an option")],
+        dhcp_boot: vec!["bios=undionly.kpxe".parse().expect("a rule")],
     }
 }
 
@@ -53,6 +55,9 @@ fn subnet(n: u8, of: u8) -> Subnet {
         host_routes: Vec::new(),
         forward: Forward::Nat,
         lease_seconds: 3600,
+        dhcp_options: vec!["ntp-servers=10.0.0.1".parse().expect("an option")],
+        dhcp_boot: Vec::new(),
+        dhcp_relays: Vec::new(),
     }
 }
 
@@ -70,6 +75,9 @@ fn port(n: u8, of: u8, addresses: &[(u8, u8)]) -> Port {
         fixed_ips: addresses.iter().map(fixed_ip).collect(),
         trunk: None,
         dns_name: Some(format!("guest{n}").parse().expect("a label")),
+        dhcp_options: Vec::new(),
+        dhcp_boot: Vec::new(),
+        dhcp_client_id: Some(format!("text:guest{n}").parse().expect("an identifier")),
         device: Some(Device { domain: Uuid::from_u128(u128::from(n)), name: format!("guest {n} ü") }),
         origin: Origin::Guest,
     }
