@@ -1,7 +1,7 @@
 //! `/etc/vmfabric/vmfabricd.toml`: the facts of this host. Every error names the file, the line and the key.
 
 use crate::{
-    intent::{Bridging, HostConfig, PhysicalNetwork, ResourceName},
+    intent::{Bridging, DhcpLimits, HostConfig, PhysicalNetwork, ResourceName},
     net::{IfName, VlanId},
 };
 use serde::Deserialize;
@@ -36,6 +36,7 @@ pub enum ConfigError {
 #[serde(default, deny_unknown_fields)]
 struct File {
     libvirt: Libvirt,
+    dhcp: Dhcp,
     dns: Dns,
     log: Log,
     forwarding: Forwarding,
@@ -52,6 +53,13 @@ impl Default for Libvirt {
     fn default() -> Self {
         Self { uri: "qemu:///system".to_owned() }
     }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Dhcp {
+    leases_per_port: Option<Spanned<i64>>,
+    packets_per_port: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -109,6 +117,11 @@ impl Config {
         let level = file.log.level;
         super::log::filter_of(level.get_ref()).map_err(|why| fail((level.span(), why)))?;
         let mut host = HostConfig::default();
+        let DhcpLimits { leases_per_port, packets_per_port } = host.dhcp;
+        host.dhcp = DhcpLimits {
+            leases_per_port: limit(file.dhcp.leases_per_port.as_ref(), leases_per_port).map_err(fail)?,
+            packets_per_port: limit(file.dhcp.packets_per_port.as_ref(), packets_per_port).map_err(fail)?,
+        };
         for link in &file.forwarding.egress {
             host.egress.insert(interface(link).map_err(fail)?);
         }
@@ -131,6 +144,12 @@ impl Config {
 }
 
 type Fault = (Range<usize>, String);
+
+fn limit(given: Option<&Spanned<i64>>, default: u32) -> Result<u32, Fault> {
+    let Some(given) = given else { return Ok(default) };
+    let number = *given.get_ref();
+    u32::try_from(number).map_err(|_| (given.span(), format!("{number} is no limit; use 1 or more, or 0 for none")))
+}
 
 fn physical_network(key: &Spanned<String>, table: &Physical) -> Result<(ResourceName, PhysicalNetwork), Fault> {
     let name = ResourceName::new(key.get_ref()).map_err(|error| (key.span(), error.to_string()))?;
@@ -234,12 +253,15 @@ mod tests {
     fn reads_a_whole_file() {
         let text = "\
             [libvirt]\nuri = \"test:///default\"\n\
+            [dhcp]\nleases_per_port = 0\n\
             [dns]\nupstream = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]\n\
             [log]\nlevel = \"debug\"\n\
             [forwarding]\negress = [\"tun0\"]\n\
             [physical_networks.lan]\ninterface = \"eth1\"\nvlans = \"100-199\"\n\
             [physical_networks.dc]\nbridge = \"br0\"\nnative_vlan = 4094\n";
         let config = Config::parse(text, "f.toml").expect("valid");
+        let limits = DhcpLimits { leases_per_port: 0, ..DhcpLimits::default() };
+        assert_eq!(config.host.dhcp, limits);
         assert_eq!(config.upstream_dns[0].to_string(), "192.0.2.53:53");
         let lan = &config.host.physical_networks[&ResourceName::new("lan").expect("name")];
         assert_eq!(lan.bridge().as_str(), "vmf-lan");
@@ -251,6 +273,7 @@ mod tests {
     fn every_error_names_file_line_and_key() {
         let cases = [
             ("[log]\nlevel = 7\n", "f.toml:2: log.level: "),
+            ("[dhcp]\npackets_per_port = -1\n", "f.toml:2: dhcp.packets_per_port: -1 is no limit"),
             ("[lgo]\n", "f.toml:1: lgo: unknown field"),
             ("a = \n", "f.toml:1: a: "),
             ("[dns]\nupstream = [\"here\"]\n", "f.toml:2: dns.upstream: 'here' is not a name server"),

@@ -1,21 +1,23 @@
 //! The servers and libvirt, driven by the loop.
 
 use crate::{
-    backend::{Store, Write},
+    backend::{LeaseRecord, Store, Write},
     intent::NetworkId,
     libvirt::{LibvirtHandle, publish::PublishedNetwork},
     net::{DnsLabel, DomainName, IfName, IpNet},
     planner::{Problem, Subject},
     protocol::{
-        dhcpv4::{LeaseChange, Scope},
+        dhcpv4::{Lease, LeaseChange, Scope},
         dns::{NameSource, Zone, ZoneError},
     },
     reconciler::{DnsEntry, DnsService, HookIndex, NetworkServices, Outlets},
     server::{
+        clock::LeaseClock,
         dhcpv4::{CommitError, DhcpEvent, DhcpServer, LeaseStore},
         dns::{DnsListen, DnsServer, SharedZone, Upstreams},
     },
 };
+use futures_util::future::join_all;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write as _,
@@ -31,12 +33,22 @@ use uuid::Uuid;
 pub struct StoredLeases<S>(pub Arc<S>);
 
 impl<S: Store> LeaseStore for StoredLeases<S> {
-    async fn commit(&self, change: LeaseChange) -> Result<(), CommitError> {
-        let write = match &change {
+    async fn commit(&self, changes: Vec<LeaseChange>) -> Vec<Result<(), CommitError>> {
+        let write = |change: &LeaseChange| match change {
             LeaseChange::Put(lease) => Write::PutLease(lease.into()),
             LeaseChange::Remove(lease) => Write::DeleteLease { network: lease.network, address: lease.address.into() },
         };
-        self.0.commit(vec![write]).await.map_err(CommitError::new)
+        if self.0.commit(changes.iter().map(write).collect()).await.is_ok() {
+            return changes.iter().map(|_| Ok(())).collect();
+        }
+        // One that cannot be stored, for want of space say, is not to take the others along.
+        let alone = changes.iter().map(|change| self.0.commit(vec![write(change)]));
+        join_all(alone).await.into_iter().map(|result| result.map_err(CommitError::new)).collect()
+    }
+
+    async fn load(&self, network: Uuid) -> Result<Vec<Lease>, CommitError> {
+        let records = self.0.leases(network).await.map_err(CommitError::new)?;
+        Ok(records.iter().filter_map(LeaseRecord::to_v4).collect())
     }
 }
 
@@ -88,7 +100,7 @@ impl<S: Store> Services<S> {
                 } else if server.update(new.clone()).await.is_ok() {
                     served.dhcp = Some((new, server));
                 } else {
-                    self.start_dhcp(served, new, services);
+                    self.start_dhcp(served, new, services.lease_clock).await;
                 }
             }
             (old, new) => {
@@ -96,21 +108,20 @@ impl<S: Store> Services<S> {
                     server.stop().await;
                 }
                 if let Some(scope) = new {
-                    self.start_dhcp(served, scope, services);
+                    self.start_dhcp(served, scope, services.lease_clock).await;
                 }
             }
         }
     }
 
-    fn start_dhcp(&self, served: &mut Served, scope: Scope, services: &mut NetworkServices) {
-        let leases = std::mem::take(&mut services.leases);
-        let interface = scope.interface.clone();
-        match DhcpServer::start(scope.clone(), leases, self.leases.clone(), self.dhcp_events.clone()) {
+    async fn start_dhcp(&self, served: &mut Served, scope: Scope, clock: LeaseClock) {
+        let (network, interface) = (NetworkId(scope.network), scope.interface.clone());
+        match DhcpServer::start(scope.clone(), clock, self.leases.clone(), self.dhcp_events.clone()).await {
             Ok(server) => {
-                tracing::info!(network = %services.network, %interface, "serving DHCP");
+                tracing::info!(%network, %interface, "serving DHCP");
                 served.dhcp = Some((scope, server));
             }
-            Err(error) => served.problems.push(Problem::new(Subject::Network(services.network), error.to_string())),
+            Err(error) => served.problems.push(Problem::new(Subject::Network(network), error.to_string())),
         }
     }
 

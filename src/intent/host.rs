@@ -11,6 +11,22 @@ pub struct HostConfig {
     pub physical_networks: BTreeMap<ResourceName, PhysicalNetwork>,
     /// Interfaces that guests' packets may leave by, besides those with a default route.
     pub egress: BTreeSet<IfName>,
+    pub dhcp: DhcpLimits,
+}
+
+/// What one guest's port may ask of DHCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DhcpLimits {
+    /// Addresses out of the pools, besides those reserved for the port. 0: no limit.
+    pub leases_per_port: u32,
+    /// Packets a second. 0: no limit.
+    pub packets_per_port: u32,
+}
+
+impl Default for DhcpLimits {
+    fn default() -> Self {
+        Self { leases_per_port: 16, packets_per_port: 100 }
+    }
 }
 
 /// A name for an uplink of this host.

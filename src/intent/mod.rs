@@ -20,7 +20,7 @@ pub use address::pick_address;
 pub use change::{Change, Undo};
 pub use draft::{NetworkDraft, PortDraft, SubnetDraft, patched};
 pub use error::IntentError;
-pub use host::{Bridging, HostConfig, PhysicalNetwork};
+pub use host::{Bridging, DhcpLimits, HostConfig, PhysicalNetwork};
 pub use name::ResourceName;
 pub use network::{Network, Segment};
 pub use port::{Device, FixedIp, Origin, Port, Trunk};

@@ -64,7 +64,7 @@ pub(crate) fn host_config() -> HostConfig {
         native_vlan: vid(1),
     };
     let dc = PhysicalNetwork { bridging: Bridging::Existing { bridge: if_name("br0") }, vlans, native_vlan: vid(1) };
-    HostConfig { physical_networks: [(name("lan"), lan), (name("dc"), dc)].into(), egress: BTreeSet::new() }
+    HostConfig { physical_networks: [(name("lan"), lan), (name("dc"), dc)].into(), ..HostConfig::default() }
 }
 
 /// What a random intent is made of.

@@ -4,6 +4,7 @@ use crate::{
     intent::{Device, HostConfig, Intent, Network, NetworkId, PortId, SubnetId},
     net::IfName,
     planner::{Problem, Subject},
+    server::clock::LeaseClock,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,6 +18,8 @@ pub struct View {
     pub host: HostConfig,
     pub attachments: BTreeMap<PortId, Attachment>,
     pub leases: BTreeMap<(NetworkId, IpAddr), LeaseRecord>,
+    /// What leases' expiries are to be compared with.
+    pub lease_clock: LeaseClock,
     /// Subnets whose DHCP pools have no address for another guest.
     pub full_pools: BTreeSet<SubnetId>,
     /// What is wrong now, each with what to do about it.

@@ -166,6 +166,7 @@ fn scope(interface: &str) -> Scope {
         subnets: vec![Subnet {
             id: Uuid::from_u128(2),
             prefix: "10.77.0.0/24".parse().expect("a prefix"),
+            on_link: true,
             router: Some(server_address),
             dns_servers: vec![server_address],
             domain: Some("lab.example".parse().expect("a name")),
@@ -174,14 +175,23 @@ fn scope(interface: &str) -> Scope {
             pools: vec!["10.77.0.100-10.77.0.120".parse().expect("a range")],
             lease_time: Duration::from_secs(3600),
             dynamic: true,
+            options: Vec::new(),
+            boot: Vec::new(),
         }],
         hosts: vec![Host {
             mac: mac(7),
+            client: None,
             address: Ipv4Addr::new(10, 77, 0, 50),
             host_name: Some(DnsLabel::new("seven").expect("a label")),
             port: Uuid::from_u128(7),
+            options: Vec::new(),
+            boot: Vec::new(),
         }],
         relays: Vec::new(),
+        rapid_commit: true,
+        probe: true,
+        leases_per_port: 16,
+        packets_per_port: 100,
     }
 }
 
@@ -204,21 +214,25 @@ impl Disk {
 }
 
 impl LeaseStore for Disk {
-    async fn commit(&self, change: LeaseChange) -> Result<(), CommitError> {
+    async fn load(&self, _network: Uuid) -> Result<Vec<Lease>, CommitError> {
+        Ok(self.leases.lock().expect("no panic").values().cloned().collect())
+    }
+
+    async fn commit(&self, changes: Vec<LeaseChange>) -> Vec<Result<(), CommitError>> {
         self.asked.send_modify(|count| *count += 1);
-        self.open.subscribe().wait_for(|open| *open).await.map_err(CommitError::new)?;
+        self.open.subscribe().wait_for(|open| *open).await.expect("the disk");
         let mut leases = self.leases.lock().expect("no panic");
-        match change {
+        let store = |change| match change {
             LeaseChange::Put(lease) => drop(leases.insert(lease.address, lease)),
             LeaseChange::Remove(lease) => drop(leases.remove(&lease.address)),
-        }
-        Ok(())
+        };
+        changes.into_iter().map(store).map(Ok).collect()
     }
 }
 
-fn serve(scope: Scope, disk: &Arc<Disk>) -> (DhcpServer, mpsc::Receiver<DhcpEvent>) {
+async fn serve(scope: Scope, disk: &Arc<Disk>) -> (DhcpServer, mpsc::Receiver<DhcpEvent>) {
     let (events, receiver) = mpsc::channel(64);
-    (DhcpServer::start(scope, Vec::new(), Arc::clone(disk), events).expect("served"), receiver)
+    (DhcpServer::start(scope, LeaseClock::default(), Arc::clone(disk), events).await.expect("served"), receiver)
 }
 
 #[test]
@@ -227,7 +241,7 @@ fn udhcpc_gets_renews_and_releases_its_lease() {
     in_namespace(async || {
         bridge("br0");
         let (disk, guest) = (Disk::new(), Guest::new("br0", 7).await);
-        let (server, mut events) = serve(scope("br0"), &disk);
+        let (server, mut events) = serve(scope("br0"), &disk).await;
         disk.open.send_replace(false);
         let mut client = guest.udhcpc("-x hostname:Web.lab");
         disk.asked.subscribe().wait_for(|asked| *asked == 1).await.expect("a store");
@@ -244,7 +258,7 @@ fn udhcpc_gets_renews_and_releases_its_lease() {
         client.signal(Signal::SIGUSR2);
         until("a release", || disk.get(50).is_none()).await;
         assert!(matches!(next(&mut events).await, DhcpEvent::Protocol(Event::LeaseReleased(_))));
-        let stats = server.stats().await.expect("running");
+        let stats = server.stats().await.expect("running").0;
         assert_eq!((stats.offers, stats.releases, stats.malformed), (1, 1, 0));
         // The client may have asked again while its ACK was held back.
         assert!(stats.acks >= 2, "{stats:?}");
@@ -259,21 +273,22 @@ fn only_its_own_interface_is_served() {
         bridge("br0");
         must("ip link add br1 type bridge");
         must("ip link set br1 up");
-        let (server, _events) = serve(scope("br0"), &Disk::new());
+        let (server, _events) = serve(scope("br0"), &Disk::new()).await;
         let (ours, other) = (Guest::new("br0", 8).await, Guest::new("br1", 9).await);
         // -B asks for broadcast replies.
         let (mut on_ours, mut on_other) = (ours.udhcpc("-n -q -B"), other.udhcpc("-n -q -B"));
         assert!(on_ours.success().await);
         assert!(ours.lease().starts_with("bound 10.77.0.100 24"));
         assert!(!on_other.success().await);
-        assert_eq!(server.stats().await.expect("running").received, 2);
+        let received = server.stats().await.expect("running").0.received;
+        assert!(received >= 2);
 
         // Two served interfaces do not get in each other's way.
         let mut second = scope("br1");
         second.network = Uuid::from_u128(9);
-        let (_second, _events) = serve(second, &Disk::new());
+        let (_second, _events) = serve(second, &Disk::new()).await;
         assert!(other.udhcpc("-n -q").success().await);
-        assert_eq!(server.stats().await.expect("running").received, 2);
+        assert_eq!(server.stats().await.expect("running").0.received, received);
     });
 }
 
@@ -293,11 +308,16 @@ fn a_taken_port_67_is_named_with_its_holder() {
         let table = || fs::read_to_string("/proc/thread-self/net/udp").unwrap_or_default();
         until("the port to be taken", || table().contains(":0043 ")).await;
         let (events, _receiver) = mpsc::channel(1);
-        let error = DhcpServer::start(scope("br0"), Vec::new(), Disk::new(), events).expect_err("taken").to_string();
+        let error = DhcpServer::start(scope("br0"), LeaseClock::default(), Disk::new(), events)
+            .await
+            .expect_err("taken")
+            .to_string();
         assert!(error.contains("br0") && error.contains(&format!("busybox (pid {})", holder.0.id())), "{error}");
 
         let (events, _receiver) = mpsc::channel(1);
-        let error = DhcpServer::start(scope("br7"), Vec::new(), Disk::new(), events).expect_err("no such interface");
+        let error = DhcpServer::start(scope("br7"), LeaseClock::default(), Disk::new(), events)
+            .await
+            .expect_err("no such interface");
         assert!(error.to_string().contains("br7"), "{error}");
     });
 }
@@ -308,7 +328,7 @@ fn an_interface_that_goes_and_comes_is_served_again() {
     in_namespace(async || {
         bridge("br0");
         let disk = Disk::new();
-        let (server, mut events) = serve(scope("br0"), &disk);
+        let (server, mut events) = serve(scope("br0"), &disk).await;
         must("ip link del br0");
         assert!(matches!(next(&mut events).await, DhcpEvent::InterfaceLost { .. }));
         bridge("br0");
@@ -326,7 +346,7 @@ fn dhclient_gets_its_lease_and_reboots_with_it() {
     in_namespace(async || {
         bridge("br0");
         let (disk, guest) = (Disk::new(), Guest::new("br0", 8).await);
-        let (server, _events) = serve(scope("br0"), &disk);
+        let (server, _events) = serve(scope("br0"), &disk).await;
         let (leases, pid) = (guest.file("leases"), guest.file("pid"));
         let dhclient = format!("dhclient -4 -1 -d -sf /bin/true -lf {} -pf {} eth0", leases.display(), pid.display());
         let bound = || fs::read_to_string(&leases).unwrap_or_default().matches("fixed-address 10.77.0.100;").count();
@@ -335,6 +355,6 @@ fn dhclient_gets_its_lease_and_reboots_with_it() {
         drop(client);
         let _client = guest.start(&dhclient);
         until("the same lease after a reboot", || bound() >= 2).await;
-        assert_eq!(server.stats().await.expect("running").offers, 1, "the second time without a DISCOVER");
+        assert_eq!(server.stats().await.expect("running").0.offers, 1, "the second time without a DISCOVER");
     });
 }
