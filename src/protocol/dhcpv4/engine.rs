@@ -250,6 +250,11 @@ impl Engine {
         self.table.leased()
     }
 
+    /// How many addresses are held or remembered.
+    pub fn bindings(&self) -> usize {
+        self.table.len()
+    }
+
     fn adopt(&mut self, mut bindings: Vec<(Ipv4Addr, Binding)>, now: UnixSeconds, out: &mut Vec<Output>) {
         // The longest lease first: it is the address under which its client is known.
         bindings.sort_by_key(|(address, binding)| {

@@ -133,6 +133,10 @@ impl Table {
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.bindings.len()
+    }
+
     pub(super) fn get(&self, address: Ipv4Addr) -> Option<&Binding> {
         self.bindings.get(&address)
     }

@@ -443,7 +443,8 @@ fn boot(client: u8, class: &[u8], arch: u16, user: Option<&[u8]>) -> Message {
 fn each_machine_is_told_its_boot_file() {
     let pxe = b"PXEClient:Arch:00000:UNDI:002001";
     let http = b"HTTPClient:Arch:00016:UNDI:003016";
-    let cases: [(u8, &[u8], u16, Option<&[u8]>, &str); 8] = [
+    type Case<'a> = (u8, &'a [u8], u16, Option<&'a [u8]>, &'a str);
+    let cases: [Case<'_>; 8] = [
         (20, pxe, 0, None, "undionly.kpxe"),
         (1, pxe, 0, None, "own.kpxe"),
         (1, pxe, 7, None, "snponly.efi"),

@@ -136,6 +136,20 @@ impl Guest {
         Running(child.expect("a client"))
     }
 
+    /// A client with folders of its own, by a shell script.
+    fn script(&self, name: &str, text: &str) -> Running {
+        let path = self.file(name);
+        fs::write(&path, text).expect("a file");
+        self.start(&format!("unshare --mount sh -e {}", path.display()))
+    }
+
+    fn addresses(&self) -> String {
+        let command = format!("{} ip -4 -o addr show dev eth0", self.enter());
+        let mut words = command.split_whitespace();
+        let output = Command::new(words.next().expect("a program")).args(words).output().expect("ip");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     fn udhcpc(&self, options: &str) -> Running {
         let script = self.file("script");
         self.start(&format!("busybox udhcpc -f -i eth0 -t 4 -T 1 -O mtu -s {} {options}", script.display()))
@@ -242,6 +256,7 @@ fn udhcpc_gets_renews_and_releases_its_lease() {
         bridge("br0");
         let (disk, guest) = (Disk::new(), Guest::new("br0", 7).await);
         let (server, mut events) = serve(scope("br0"), &disk).await;
+        let _capture = capture("udhcpc").await;
         disk.open.send_replace(false);
         let mut client = guest.udhcpc("-x hostname:Web.lab");
         disk.asked.subscribe().wait_for(|asked| *asked == 1).await.expect("a store");
@@ -350,6 +365,7 @@ fn dhclient_gets_its_lease_and_reboots_with_it() {
         let (leases, pid) = (guest.file("leases"), guest.file("pid"));
         let dhclient = format!("dhclient -4 -1 -d -sf /bin/true -lf {} -pf {} eth0", leases.display(), pid.display());
         let bound = || fs::read_to_string(&leases).unwrap_or_default().matches("fixed-address 10.77.0.100;").count();
+        let _capture = capture("dhclient").await;
         let client = guest.start(&dhclient);
         until("a lease", || bound() == 1).await;
         drop(client);
@@ -357,4 +373,143 @@ fn dhclient_gets_its_lease_and_reboots_with_it() {
         until("the same lease after a reboot", || bound() >= 2).await;
         assert_eq!(server.stats().await.expect("running").0.offers, 1, "the second time without a DISCOVER");
     });
+}
+
+#[test]
+#[ignore = "needs root: network namespaces; and dhcpcd-base"]
+fn dhcpcd_gets_its_lease() {
+    in_namespace(async || {
+        bridge("br0");
+        let (disk, guest) = (Disk::new(), Guest::new("br0", 7).await);
+        let (server, _events) = serve(scope("br0"), &disk).await;
+        let capture = capture("dhcpcd").await;
+        let text =
+            "mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /var/lib/dhcpcd\nexec dhcpcd -4 -B -c /bin/true eth0\n";
+        let client = guest.script("client", text);
+        until("a lease", || guest.addresses().contains("10.77.0.50/24")).await;
+        // Its client identifier is a DUID; the port's address is the MAC's all the same.
+        let lease = disk.get(50).expect("on disk");
+        assert!(lease.port.is_some() && lease.client.as_bytes()[0] == 0xff, "{lease:?}");
+        client.signal(Signal::SIGALRM);
+        until("a release", || disk.get(50).is_none()).await;
+        assert_eq!(server.stats().await.expect("running").0.malformed, 0);
+        drop(capture);
+    });
+}
+
+#[test]
+#[ignore = "needs root: network namespaces; and systemd"]
+fn systemd_networkd_gets_its_lease() {
+    in_namespace(async || {
+        bridge("br0");
+        let (disk, guest) = (Disk::new(), Guest::new("br0", 8).await);
+        let (server, _events) = serve(scope("br0"), &disk).await;
+        let capture = capture("networkd").await;
+        // With /sys mounted read-only it does not wait for udev.
+        let text = "mount -t sysfs -o ro sysfs /sys; mount -t tmpfs -o mode=755 tmpfs /run\n\
+                    mkdir -p /run/systemd/network /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp\n\
+                    chown -R systemd-network: /run/systemd/netif\n\
+                    printf '[Match]\\nName=eth0\\n[Network]\\nDHCP=ipv4\\n' >/run/systemd/network/a.network\n\
+                    exec /lib/systemd/systemd-networkd\n";
+        let _client = guest.script("client", text);
+        until("a lease", || guest.addresses().contains("10.77.0.100/24")).await;
+        assert!(disk.get(100).is_some());
+        assert_eq!(server.stats().await.expect("running").0.malformed, 0);
+        drop(capture);
+    });
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn an_address_that_somebody_uses_is_not_given() {
+    in_namespace(async || {
+        bridge("br0");
+        let squatter = Guest::new("br0", 9).await;
+        must(&format!("{} ip addr add 10.77.0.100/24 dev eth0", squatter.enter()));
+        let (server, mut events) = serve(scope("br0"), &Disk::new()).await;
+        let conflict = next(&mut events).await;
+        let address = Ipv4Addr::new(10, 77, 0, 100);
+        assert!(
+            matches!(conflict, DhcpEvent::Protocol(Event::AddressConflict { address: a, mac: m, .. }) if a == address && m == mac(9)),
+            "{conflict:?}"
+        );
+        let guest = Guest::new("br0", 8).await;
+        assert!(guest.udhcpc("-n -q -r 10.77.0.100").success().await);
+        assert!(guest.lease().starts_with("bound 10.77.0.101"), "{}", guest.lease());
+        assert_eq!(server.stats().await.expect("running").0.conflicts, 1);
+    });
+}
+
+/// One port sends as fast as it can, under ever new names; another gets its lease as if alone.
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn a_flood_from_one_port_does_not_keep_others_from_their_leases() {
+    in_namespace(async || {
+        bridge("br0");
+        let mut wide = scope("br0");
+        wide.subnets[0].pools = vec!["10.77.0.60-10.77.0.250".parse().expect("a range")];
+        let (server, _events) = serve(wide, &Disk::new()).await;
+        let (flooder, guest) = (Guest::new("br0", 9).await, Guest::new("br0", 8).await);
+        let flood = format!("{} {}", flooder.enter(), std::env::current_exe().expect("this test").display());
+        let mut words = flood.split_whitespace();
+        let flood = Command::new(words.next().expect("nsenter"))
+            .args(words)
+            .args(["server::dhcpv4::live::floods", "--exact", "--ignored", "--nocapture"])
+            .env("VMFABRIC_TEST_FLOOD", "eth0")
+            .stdout(Stdio::null())
+            .spawn();
+        let mut flood = Running(flood.expect("this test"));
+        let start = Instant::now();
+        while server.stats().await.expect("running").1 < 20_000 {
+            assert!(start.elapsed() < DEADLINE && flood.runs(), "no flood");
+            sleep(Duration::from_millis(5)).await;
+        }
+        let start = Instant::now();
+        assert!(guest.udhcpc("-n -q").success().await);
+        let (stats, dropped) = server.stats().await.expect("running");
+        println!("a lease in {:?} while {dropped} packets were dropped; {stats:?}", start.elapsed());
+        assert!(flood.runs());
+        // Its share of the pool, and offers for no more.
+        assert!(stats.limited > 0 && stats.offers <= 16 * 40, "{stats:?}");
+    });
+}
+
+/// The other side of the flood: DISCOVERs from ever new MAC addresses.
+#[test]
+#[ignore = "is started by another test"]
+fn floods() {
+    let Some(interface) = std::env::var_os("VMFABRIC_TEST_FLOOD") else { return };
+    let name = interface.to_str().expect("a name");
+    let index = nix::net::if_::if_nametoindex(name).expect("an interface");
+    let socket = socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, None).expect("root");
+    let address =
+        crate::ffi::packet::link_address(index, crate::ffi::packet::ETHERTYPE_IPV4, [0xff; 6]).expect("an address");
+    let endpoints = ("0.0.0.0:68".parse().expect("an address"), "255.255.255.255:67".parse().expect("an address"));
+    for n in 0u32.. {
+        let [_, a, b, c] = n.to_be_bytes();
+        let mac = [0x02, 0, 0, a, b, c];
+        let mut message = vec![0; 240];
+        message[..3].copy_from_slice(&[1, 1, 6]);
+        message[28..34].copy_from_slice(&mac);
+        message[236..].copy_from_slice(&[99, 130, 83, 99]);
+        message.extend([53, 1, 1, 255]);
+        let packet = frame::build(endpoints.0, endpoints.1, &message).expect("short");
+        let frame = [&[0xff; 6][..], &mac, &[8, 0], &packet].concat();
+        // A full queue is what a flood meets.
+        let _ = socket.send_to(&frame, &address);
+    }
+}
+
+/// With `VMFABRIC_TEST_CAPTURE` set to a folder, what clients send is written there: the fuzzer's seeds come from it.
+async fn capture(client: &str) -> Option<Running> {
+    let folder = std::env::var_os("VMFABRIC_TEST_CAPTURE")?;
+    let file = PathBuf::from(folder).join(format!("{client}.pcap"));
+    let tcpdump = Command::new("tcpdump")
+        .args(["--immediate-mode", "-U", "-i", "br0", "-w"])
+        .arg(&file)
+        .arg("udp port 67")
+        .spawn();
+    let tcpdump = Running(tcpdump.expect("tcpdump"));
+    until("a capture", || fs::metadata(&file).is_ok_and(|file| file.len() >= 24)).await;
+    Some(tcpdump)
 }

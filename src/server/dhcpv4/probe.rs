@@ -64,7 +64,8 @@ impl Prober {
 
     /// Asks again, or decides.
     pub(super) fn tick(&mut self, now: Instant, verdicts: &mut Vec<Verdict>) {
-        while let Some((_, address, asked)) = self.schedule.pop_front_if(|(at, ..)| *at <= now) {
+        while let Some((_, address, asked)) = self.schedule.front().copied().filter(|(at, ..)| *at <= now) {
+            self.schedule.pop_front();
             if !self.pending.contains(&address) {
                 continue;
             }
