@@ -7,7 +7,7 @@ use super::{
     error::{from_sqlite, is_full, is_of_the_batch},
     files, schema, statements,
 };
-use crate::backend::{Loaded, Store, StoreError, Write};
+use crate::backend::{LeaseRecord, Loaded, Store, StoreError, Write};
 use rusqlite::{Connection, TransactionBehavior};
 use std::{
     path::{Path, PathBuf},
@@ -18,6 +18,7 @@ use std::{
     thread::JoinHandle,
 };
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 /// How many commits may wait, and how many make one transaction.
 pub(super) const MAX_ROUND: usize = 512;
@@ -37,6 +38,7 @@ pub struct SqliteStore {
 #[derive(Debug)]
 pub(super) enum Request {
     Load(oneshot::Sender<Result<Loaded, StoreError>>),
+    Leases(Uuid, oneshot::Sender<Result<Vec<LeaseRecord>, StoreError>>),
     Commit(Batch),
 }
 
@@ -92,6 +94,10 @@ impl Store for SqliteStore {
         self.ask(Request::Load).await
     }
 
+    async fn leases(&self, network: Uuid) -> Result<Vec<LeaseRecord>, StoreError> {
+        self.ask(|reply| Request::Leases(network, reply)).await
+    }
+
     /// Commits in the order of the calls. A future that is dropped after its first poll may have committed.
     async fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         if writes.is_empty() {
@@ -139,17 +145,23 @@ impl Worker {
                 match request {
                     Request::Commit(batch) => round.push(batch),
                     // It is to see what was committed before it, so it ends the round.
-                    Request::Load(reply) => load = Some(reply),
+                    read => load = Some(read),
                 }
                 if load.is_none() && round.len() < MAX_ROUND {
                     next = queue.try_recv().ok();
                 }
             }
             self.serve(std::mem::take(&mut round));
-            if let Some(reply) = load {
-                let loaded = statements::load(&self.connection).map_err(|error| from_sqlite(&self.path, &error));
-                // Who asked may have gone; here and below that is no matter.
-                let _ = reply.send(loaded);
+            let fail = |error| from_sqlite(&self.path, &error);
+            // Who asked may have gone; here and below that is no matter.
+            match load {
+                Some(Request::Load(reply)) => {
+                    let _ = reply.send(statements::load(&self.connection).map_err(fail));
+                }
+                Some(Request::Leases(network, reply)) => {
+                    let _ = reply.send(statements::leases_of(&self.connection, network).map_err(fail));
+                }
+                Some(Request::Commit(_)) | None => {}
             }
         }
     }

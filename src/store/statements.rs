@@ -155,6 +155,12 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded> {
     Ok(Loaded { networks, subnets, ports, security_groups, address_groups, leases, published, memos })
 }
 
+/// The leases of one network, in the order of their texts.
+pub(super) fn leases_of(connection: &Connection, network: Uuid) -> Result<Vec<LeaseRecord>> {
+    let sql = "SELECT network_id, address, client, mac, host_name, port_id, expires FROM lease WHERE network_id = ?1";
+    rows(connection, sql, [network.to_string()], lease)
+}
+
 fn lease(row: &Row<'_>) -> Result<LeaseRecord> {
     let (network, address, mac): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(3)?);
     let port: Option<String> = row.get(5)?;
