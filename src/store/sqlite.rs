@@ -5,7 +5,9 @@
 
 use super::{
     error::{from_sqlite, is_full, is_of_the_batch},
-    files, schema, statements,
+    files,
+    reserve::{Reserve, grows},
+    schema, statements,
 };
 use crate::backend::{LeaseRecord, Loaded, Store, StoreError, Write};
 use rusqlite::{Connection, TransactionBehavior};
@@ -54,6 +56,7 @@ pub(super) struct Worker {
     // In this order: the lock goes last.
     pub connection: Connection,
     path: PathBuf,
+    reserve: Option<Reserve>,
     transactions: Arc<AtomicU64>,
     _lock: files::Lock,
 }
@@ -127,7 +130,13 @@ impl Worker {
         files::check_length(&connection, path)?;
         configure(&connection).map_err(|error| from_sqlite(path, &error))?;
         schema::migrate(&mut connection, path, schema::MIGRATIONS)?;
-        Ok(Self { connection, path: path.to_owned(), transactions: Arc::default(), _lock: lock })
+        let reserve = Reserve::take(path);
+        if let Some(reserve) = &reserve {
+            let checkpoint =
+                connection.pragma_update_and_check(None, "wal_autocheckpoint", reserve.checkpoint_pages(), |_| Ok(()));
+            checkpoint.map_err(|error| from_sqlite(path, &error))?;
+        }
+        Ok(Self { connection, path: path.to_owned(), reserve, transactions: Arc::default(), _lock: lock })
     }
 
     /// Counts the transactions that it commits.
@@ -194,12 +203,26 @@ impl Worker {
         if round.is_empty() {
             return Ok(Vec::new());
         }
+        let may_grow = self.reserve.as_mut().is_none_or(Reserve::allows_growth);
+        let full = || Err(StoreError::Full { path: self.path.display().to_string() });
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut results = Vec::with_capacity(round.len());
         for batch in round {
+            if !may_grow && batch.writes.iter().any(grows) {
+                results.push(full());
+                continue;
+            }
             let mut savepoint = transaction.savepoint()?;
-            results.push(match batch.writes.iter().try_for_each(|write| statements::apply(&savepoint, write)) {
-                Ok(()) => {
+            let applied = batch.writes.iter().try_fold(true, |fits, write| match write {
+                Write::PutLease(lease) if !may_grow => Ok(statements::renew_lease(&savepoint, lease)? && fits),
+                write => statements::apply(&savepoint, write).map(|()| fits),
+            });
+            results.push(match applied {
+                Ok(false) => {
+                    savepoint.rollback()?;
+                    full()
+                }
+                Ok(true) => {
                     savepoint.commit()?;
                     Ok(())
                 }
