@@ -71,11 +71,11 @@ sniffer.bind(("tap-load", 0))
 threading.Thread(target=sniff, args=(sniffer,), daemon=True).start()
 
 for number in range(1, ROUNDS + 1):
-    before = len(acks)
     seed = chance.randrange(1 << 16)
-    load = subprocess.Popen(f"ip netns exec load perfdhcp -4 -l load0 -r {chance.randrange(200, 2000)} -p 5 -R 4000 -s {seed} "
-                            f"-b mac=0a:00:00:00:{number % 4:02x}:00", shell=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    count = lambda: len(acks)
+    # `ip` becomes perfdhcp, so that the kill below is perfdhcp's.
+    command = (f"ip netns exec load perfdhcp -4 -l load0 -r {chance.randrange(200, 2000)} -p 30 -R 4000 -s {seed} "
+               f"-b mac=0a:00:00:00:{number % 4:02x}:00")
+    load = subprocess.Popen(command.split(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with lock:
         marks = dict(acks)
     # At least one new ACK, so that the kill meets a server at work.
@@ -84,7 +84,6 @@ for number in range(1, ROUNDS + 1):
     daemon.kill()
     daemon.wait()
     load.kill()
-    subprocess.run(["ip", "netns", "exec", "load", "busybox", "pkill", "-x", "perfdhcp"])
     load.wait()
     time.sleep(0.1)
     daemon = start()

@@ -41,7 +41,7 @@ boot() { # NAME ROM-DRIVER
   ip tuntap add "tap-$1" mode tap
   ip link set "tap-$1" address "fe:${3#*:}"
   ip link set "tap-$1" master vmf-boot up
-  timeout 120 qemu-system-x86_64 -accel kvm -accel tcg -m 64 -display none -nodefaults -serial "file:$RIG_LOGS/$1.log" \
+  timeout 150 qemu-system-x86_64 -accel tcg -m 64 -display none -nodefaults -serial "file:$RIG_LOGS/$1.log" \
     -fw_cfg name=etc/sercon-port,string=0x3f8 -boot n -no-reboot \
     -netdev "tap,id=n,ifname=tap-$1,script=no,downscript=no" -device "$2,netdev=n,mac=$3" </dev/null
   cat -v "$RIG_LOGS/$1.log"
