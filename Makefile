@@ -31,7 +31,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 say = @echo "== $(1)"
 
-.PHONY: all build demo test test-unit check bench bench-dns fuzz deb install uninstall fmt lint clean help rust-deps root
+.PHONY: all build demo test test-unit check bench bench-dhcp bench-dns fuzz soak deb install uninstall fmt lint clean help rust-deps root
 
 all: build
 
@@ -90,8 +90,18 @@ bench-dns: root ## what a DNS answer costs: ours, dnsmasq as libvirt has it, unb
 	$(CARGO) build --release $(CARGOFLAGS)
 	@VMFABRIC_BIN=$(abspath target/release) $(RIG)/private-host -t 900 -f benches/dns.sh
 
+bench-dhcp: root ## our DHCP server beside dnsmasq and Kea, driven by perfdhcp on one bridge, as ratios (root)
+	@$(RIG)/install-deps test
+	$(CARGO) build --release $(CARGOFLAGS)
+	@VMFABRIC_BIN=$(abspath target/release) $(RIG)/private-host -t 1800 -f benches/dhcp/run
+
 fuzz: rust-deps ## fuzz the packet parsers and engines, FUZZ_SECONDS (3600) for each target of fuzz/
+	@$(RIG)/install-deps build
 	fuzz/run
+
+soak: root ## 1,000 rounds of kill -9 under load (VMFABRIC_SOAK_ROUNDS) (root)
+	@$(RIG)/install-deps test
+	VMFABRIC_SOAK_ROUNDS=$${VMFABRIC_SOAK_ROUNDS:-1000} $(CARGO) test $(CARGOFLAGS) --test dhcp -- --ignored --nocapture kill
 
 deb: rust-deps ## a Debian package in target/debian/
 	@$(RIG)/install-deps deb

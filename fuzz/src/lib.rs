@@ -4,6 +4,7 @@
 //! `Cargo.toml`, seeds in `corpus/NAME/*.seed`, and its name in `TARGETS` of `fuzz/run`.
 //! Findings go to `regressions/NAME/` and are run by `cargo test` here (`make fuzz` does that first).
 
+pub mod dhcpv4;
 pub mod dns;
 
 #[cfg(test)]
@@ -22,6 +23,11 @@ mod tests {
             }
         }
         assert!(replayed > 0, "{target} has no seeds");
+    }
+
+    #[test]
+    fn dhcpv4() {
+        replay("dhcpv4", super::dhcpv4::run);
     }
 
     #[test]

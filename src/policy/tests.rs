@@ -42,6 +42,9 @@ fn subnet(n: u128, network: u128, cidr: &str, host: Option<&str>, forward: Forwa
         host_routes: Vec::new(),
         forward,
         lease_seconds: 3600,
+        dhcp_options: Vec::new(),
+        dhcp_boot: Vec::new(),
+        dhcp_relays: Vec::new(),
     }
 }
 
@@ -58,6 +61,9 @@ fn port(n: u128, network: u128, address: Option<(u128, &str)>, groups: Option<&[
             .collect(),
         trunk: None,
         dns_name: None,
+        dhcp_options: Vec::new(),
+        dhcp_boot: Vec::new(),
+        dhcp_client_id: None,
         device: None,
         security: PortSecurity { groups, ..PortSecurity::default() },
         origin: Origin::Admin,

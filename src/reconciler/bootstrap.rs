@@ -72,6 +72,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             host_routes: Vec::new(),
             forward: Some(Forward::Nat),
             lease_seconds: None,
+            dhcp_options: Vec::new(),
+            dhcp_boot: Vec::new(),
+            dhcp_relays: Vec::new(),
         };
         let subnet = subnet.complete(SubnetId(Uuid::new_v4()), &with_network)?;
         tracing::info!(network = NAME, %cidr, "first start: made a network for guests");

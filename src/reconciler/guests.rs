@@ -1,6 +1,6 @@
 //! Guests' NICs: which port each has, and the fast way from a tap to a port that is up.
 
-use super::{Attachment, CommandError, Engine, Notice, Outlets, Problem, View, commands::unix_now};
+use super::{Attachment, CommandError, Engine, Notice, Outlets, Problem, View};
 use crate::{
     backend::{Driver, Store},
     datapath::Change as KernelChange,
@@ -284,7 +284,7 @@ fn leased_to_other(view: &View, subnet: SubnetId, address: IpAddr, nic: &NicRequ
     let network = view.intent.subnet(subnet).map(|subnet| subnet.network);
     network
         .and_then(|network| view.leases.get(&(network, address)))
-        .is_some_and(|lease| lease.mac != nic.mac && lease.expires > unix_now())
+        .is_some_and(|lease| lease.mac != nic.mac && lease.expires > view.lease_clock.now())
 }
 
 pub(super) fn request_of(domain: &Domain, nic: &Nic) -> NicRequest {

@@ -278,8 +278,9 @@ async fn remembered(store: &MemoryStore) -> Vec<String> {
 async fn what_cannot_be_remembered_is_not_changed() {
     let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
     let key = with_default_route(&host, "0");
-    // The first commit makes the first group, the second the first network, the third is the memory.
-    store.fail_from(3, StoreError::Full { path: "/var/lib/vmfabric/vmfabric.db".into() });
+    // The first commit is the lease clock, the second makes the first group, the third the first network, the fourth is
+    // the memory.
+    store.fail_from(4, StoreError::Full { path: "/var/lib/vmfabric/vmfabric.db".into() });
     let daemon = Daemon::start(&host, &store).await;
     let full = || daemon.handle.view().problems.iter().any(|problem| problem.message.contains("full"));
     let told = async {

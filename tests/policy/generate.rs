@@ -111,6 +111,9 @@ fn subnet(n: usize, cidr: &str, host: Option<&str>, forward: Forward) -> Subnet 
         host_routes: Vec::new(),
         forward,
         lease_seconds: 3600,
+        dhcp_options: Vec::new(),
+        dhcp_boot: Vec::new(),
+        dhcp_relays: Vec::new(),
     }
 }
 
@@ -220,6 +223,9 @@ fn port(n: usize, network: usize, address: Option<&str>, random: &mut Random) ->
         trunk: None,
         dns_name: None,
         device: None,
+        dhcp_options: Vec::new(),
+        dhcp_boot: Vec::new(),
+        dhcp_client_id: None,
         security,
         origin: Origin::Admin,
     }
