@@ -40,10 +40,9 @@ fn main() -> ExitCode {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     for ports in [1_000, 10_000] {
-        let mut report =
-            Report::new(&format!("filters of {ports} ports, {RULES} rules each"), &["vmfabric", "iptables"]);
-        runtime.block_on(run(ports, &mut report));
-        report.print();
+        let report = Report::new(&format!("filters of {ports} ports, {RULES} rules each"));
+        report.head(&["vmfabric", "iptables"]);
+        runtime.block_on(run(ports, &report));
     }
     ExitCode::SUCCESS
 }
@@ -68,7 +67,7 @@ impl Host {
     }
 }
 
-async fn run(ports: u32, report: &mut Report) {
+async fn run(ports: u32, report: &Report) {
     let mut driver = KernelDriver::new().expect("a driver");
     let mut host = host(ports);
     // All but the last, which comes later.
@@ -165,7 +164,7 @@ fn spent(who: nix::sys::resource::UsageWho) -> Duration {
 fn host(ports: u32) -> Host {
     let config = HostConfig::default();
     let mut intent = Intent::default();
-    let mut put = |intent: &mut Intent, change| drop(intent.apply(vec![change], &config).expect("valid"));
+    let put = |intent: &mut Intent, change| drop(intent.apply(vec![change], &config).expect("valid"));
     let group_id = Uuid::from_u128(1);
     let rules: Vec<_> = (0..RULES)
         .map(|n| {

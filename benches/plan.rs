@@ -79,7 +79,7 @@ fn main() {
         steps = diff(&host.observed.datapath, &plan.desired, Scope::Links(&links)).len();
         steps
     });
-    assert_eq!(steps, 3, "placed, raised, admitted");
+    assert!(steps > 3, "filtered, placed, raised, admitted");
 
     report.row("10,000 ports from nothing to ChangeSet", "< 100 ms", &[from_nothing]);
     report.row("10,000 ports, nothing to change", "", &[nothing_left]);

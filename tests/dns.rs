@@ -1,6 +1,5 @@
 //! DNS end to end: the daemon, guests in namespaces with real clients, and an upstream that misbehaves.
 
-#[expect(dead_code, reason = "one of the hosts of the rig is enough here")]
 mod common;
 
 use common::private_host;
