@@ -117,7 +117,7 @@ fn tap_link() -> Link {
 fn host(nft_bridge_meta: bool) -> Host {
     let config = HostConfig::default();
     let mut intent = Intent::default();
-    let capabilities = Capabilities { bridge_vlan_filtering: true, nft_bridge_meta };
+    let capabilities = Capabilities { bridge_vlan_filtering: true, nft_bridge_meta, bridge_conntrack: nft_bridge_meta };
     let mut observed = Observed { capabilities, ..Observed::default() };
     let mut attachments = BTreeMap::new();
     let mut subnets = Vec::new();
@@ -141,6 +141,7 @@ fn host(nft_bridge_meta: bool) -> Host {
             trunk: None,
             dns_name: None,
             device: Some(Device { domain: Uuid::from_u128(0x3000_0000 + u128::from(n)), name: format!("guest{n}") }),
+            security: vmfabric::intent::PortSecurity::default(),
             origin: Origin::Guest,
         };
         let _ = intent.apply(vec![Change::PutPort(port)], &config).expect("a valid port");
@@ -154,7 +155,17 @@ fn network(intent: &mut Intent, config: &HostConfig, n: u8) -> (NetworkId, Subne
     let id = NetworkId(Uuid::from_u128(0x1000 + u128::from(n)));
     let name = format!("net{n}").parse().expect("a name");
     let bridge = Some(Network::bridge_name(id, &format!("net{n}")));
-    let network = Network { id, name, segment: Segment::Local, bridge, mtu: None, dns_domain: None };
+    let network = Network {
+        id,
+        name,
+        segment: Segment::Local,
+        bridge,
+        mtu: None,
+        dns_domain: None,
+        zone: 1,
+        security: vmfabric::intent::NetworkSecurity::default(),
+        dns: vmfabric::intent::NetworkDns::default(),
+    };
     let _ = intent.apply(vec![Change::PutNetwork(network)], config).expect("a valid network");
     let draft: SubnetDraft = serde_json::from_value(serde_json::json!({
         "network": id.to_string(), "cidr": format!("10.{n}.0.0/16"), "forward": "nat",

@@ -20,6 +20,7 @@ use std::{
 const LAYERS: &[&[&str]] = &[
     &["net"],
     &["intent", "datapath"],
+    &["policy"],
     &["planner", "diff", "protocol"],
     &["backend", "ffi"],
     &["store", "libvirt", "driver"],
@@ -39,7 +40,7 @@ const BINARIES: &[(&str, &[&str])] = &[
     ("vmfabric-hook", &["intent", "libvirt", "server", "reconciler"]),
 ];
 
-const PURE: &[&str] = &["net", "intent", "datapath", "planner", "diff", "protocol"];
+const PURE: &[&str] = &["net", "intent", "datapath", "policy", "planner", "diff", "protocol"];
 
 /// Paths, or beginnings of paths; the last, without `::`, is a name wherever it stands.
 const IMPURE: &[&str] = &[

@@ -15,10 +15,12 @@ Exit codes:
   5  not authorized
   6  vmfabricd cannot be reached
   7  status: degraded
-  8  plan: there are changes to make";
+  8  plan: there are changes to make
+  9  trace: the packet does not pass";
 
 pub const DEGRADED: u8 = 7;
 pub const CHANGES: u8 = 8;
+pub const DROPPED: u8 = 9;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {

@@ -41,7 +41,7 @@ pub async fn clean_up(paths: &Paths) -> Result<(), DaemonError> {
         None => Loaded::default(),
     };
     let mut left = Vec::new();
-    match KernelDriver::new(&planner::known_skeletons()) {
+    match KernelDriver::new() {
         Ok(mut driver) => left.extend(leave_kernel(&mut driver, &loaded).await?),
         Err(error) => left.push(error.to_string()),
     }

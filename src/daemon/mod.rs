@@ -3,6 +3,7 @@
 mod clean_up;
 mod config;
 mod journal;
+mod lease_names;
 mod log;
 mod outlets;
 
@@ -17,10 +18,9 @@ use crate::{
     driver::kernel::{self, KernelDriver},
     intent::HostConfig,
     libvirt::{self, LibvirtConfig},
-    planner,
     reconciler::{Command, Engine, Handle, HookIndex, Inputs, StartError, View, forget_former_boot},
     server::{
-        dns::{UpstreamSource, Upstreams},
+        dns::{DnsShared, UpstreamSource, Upstreams},
         hook,
     },
     store::sqlite::SqliteStore,
@@ -119,7 +119,7 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     forget_former_boot(&*store, &boot_id()).await?;
     // Hooks that come from now on wait in the socket's queue.
     let listener = hook_listener(&paths.hook_socket)?;
-    let driver = KernelDriver::new(&planner::known_skeletons())?;
+    let driver = KernelDriver::new()?;
     let triggers = Triggers::wanted();
     let links = if triggers.netlink { kernel::watch()? } else { mpsc::channel(1).1 };
     let upstreams = Upstreams::new(source_of(&config));
@@ -128,7 +128,8 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let libvirt = triggers.libvirt.then(|| libvirt::spawn(libvirt, libvirt_events)).transpose();
     let libvirt = libvirt.map_err(io_error("the libvirt thread cannot start"))?;
     let (dhcp_events, dhcp_inbox) = mpsc::channel(EVENTS);
-    let services = Services::new(store.clone(), dhcp_events, upstreams.clone(), libvirt, paths.hook_index.clone());
+    let services =
+        Services::new(store.clone(), dhcp_events, DnsShared::new(upstreams.clone()), libvirt, paths.hook_index.clone());
 
     let view = Arc::new(RwLock::new(View::default()));
     let (notices, _) = broadcast::channel(EVENTS);

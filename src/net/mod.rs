@@ -1,12 +1,16 @@
 //! Values of the network world, checked when they are made: whoever holds one need not check it again.
 
+mod dns_forwarder;
 mod dns_name;
+mod dns_record;
 mod if_name;
 mod mac;
 mod range;
 mod vlan;
 
+pub use dns_forwarder::DnsForwarder;
 pub use dns_name::{DnsLabel, DomainName};
+pub use dns_record::{DnsRecord, RecordData, RecordName, RecordTarget};
 pub use if_name::IfName;
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use mac::MacAddr;
@@ -26,6 +30,10 @@ pub enum ParseError {
     IfName { name: String, why: &'static str },
     #[error("'{name}' is not a DNS name: {why}")]
     DnsName { name: String, why: &'static str },
+    #[error("'{text}' is not a DNS record: {why}")]
+    DnsRecord { text: String, why: String },
+    #[error("'{0}' is not a DNS forwarder; write DOMAIN=ADDRESS, DOMAIN=ADDRESS:PORT, or DOMAIN= for nobody")]
+    DnsForwarder(String),
     #[error("'{0}' is not an address range; write FIRST-LAST, both of one family, FIRST not above LAST")]
     Range(String),
 }

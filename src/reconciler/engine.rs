@@ -1,10 +1,11 @@
-use super::{Command, HookIndex, Notice, Outlets, Problem, View, former, services::services_of};
+use super::{Command, HookIndex, Notice, Outlets, Problem, View, former, forms::Forms, services::services_of};
 use crate::{
     backend::{Driver, LinkEvent, Loaded, Store, StoreError, Write},
     datapath::{Observed, Sysctl},
     intent::{self, Change, HostConfig, Intent, NetworkId, PortId},
     libvirt::LibvirtEvent,
     net::IfName,
+    policy::takes_away,
     server::{dhcpv4::DhcpEvent, hook::HookCall},
 };
 use std::{
@@ -54,6 +55,7 @@ pub struct Engine<D, S, O> {
     pub(super) store: Arc<S>,
     pub(super) outlets: O,
     pub(super) observed: Observed,
+    pub(super) forms: Forms,
     /// What kernel parameters were before we set them.
     pub(super) previous: BTreeMap<Sysctl, String>,
     /// The running guests' NICs that libvirt or the hook told of: the tap of each port, and whose it is.
@@ -69,6 +71,8 @@ pub struct Engine<D, S, O> {
     pub(super) dhcp_problems: BTreeMap<NetworkId, Problem>,
     pub(super) libvirt_problems: BTreeMap<Uuid, Problem>,
     pub(super) guest_problems: BTreeMap<Uuid, Vec<Problem>>,
+    /// Whether a change may have taken away what connections under way were allowed by.
+    pub(super) revoking: bool,
     dirty: Option<Dirty>,
     retry: Option<(Duration, Instant)>,
     tick: Instant,
@@ -104,6 +108,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             store,
             outlets,
             observed,
+            forms: Forms::default(),
             previous,
             taps: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -115,6 +120,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             dhcp_problems: BTreeMap::new(),
             libvirt_problems: BTreeMap::new(),
             guest_problems: BTreeMap::new(),
+            // The daemon may have ended between a change and what follows from it.
+            revoking: true,
             dirty: None,
             retry: None,
             tick: Instant::now() + TICK,
@@ -122,6 +129,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             services_due: None,
         };
         engine.take_up(loaded, host);
+        engine.make_default_group().await?;
         if fresh {
             engine.make_default_network().await?;
         }
@@ -136,9 +144,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     /// Loads what is stored, leniently: what a changed configuration no longer allows is still there, and is reported
     /// by the plan.
-    fn take_up(&mut self, loaded: Loaded, host: HostConfig) {
+    fn take_up(&mut self, mut loaded: Loaded, host: HostConfig) {
         let mut view = self.view_mut();
-        view.intent = Intent::restore(loaded.networks, loaded.subnets, loaded.ports);
+        view.intent = Intent::restore(loaded.take_intent());
         view.host = host;
         let leases = loaded.leases.into_iter();
         view.leases = leases.map(|lease| ((NetworkId(lease.network), lease.address), lease)).collect();
@@ -301,11 +309,12 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         if changes.is_empty() && more.is_empty() {
             return Ok(());
         }
-        let (notices, networks, undo) = {
+        let (notices, networks, takes_away, undo) = {
             let mut view = self.view_mut();
             let View { intent, host, .. } = &mut *view;
             let (notices, networks) = (notices_of(intent, &changes), networks_of(intent, &changes));
-            (notices, networks, intent.apply(changes.clone(), host)?)
+            let takes_away = changes.iter().any(|change| takes_away(intent, change));
+            (notices, networks, takes_away, intent.apply(changes.clone(), host)?)
         };
         let deletes = |change: &Change| {
             matches!(change, Change::DeleteNetwork(_) | Change::DeleteSubnet(_) | Change::DeletePort(_))
@@ -320,6 +329,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             matches!(notice, Notice::NetworkAdded(_) | Notice::NetworkChanged(_) | Notice::NetworkRemoved(_))
         });
         self.touched.extend(networks);
+        if takes_away {
+            self.revoking = true;
+            self.mark_dirty();
+        }
         if deleted {
             self.forget_orphans();
         }
@@ -361,8 +374,8 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Driver(#[from] crate::backend::DriverError),
-    #[error("the first network cannot be made: {0}")]
-    FirstNetwork(#[from] super::CommandError),
+    #[error("what a host has from its first start cannot be made: {0}")]
+    FirstStart(#[from] super::CommandError),
 }
 
 fn is_fresh(loaded: &Loaded) -> bool {
@@ -388,6 +401,16 @@ fn notices_of(intent: &Intent, changes: &[Change]) -> Vec<Notice> {
             }
             Change::PutPort(p) if intent.port(p.id).is_some() => vec![Notice::PortChanged(p.id)],
             Change::PutPort(p) => vec![Notice::PortAdded(p.id), Notice::NetworkChanged(p.network)],
+            Change::PutSecurityGroup(g) if intent.security_group(g.id).is_some() => {
+                vec![Notice::SecurityGroupChanged(g.id)]
+            }
+            Change::PutSecurityGroup(g) => vec![Notice::SecurityGroupAdded(g.id)],
+            Change::DeleteSecurityGroup(id) => vec![Notice::SecurityGroupRemoved(*id)],
+            Change::PutAddressGroup(g) if intent.address_group(g.id).is_some() => {
+                vec![Notice::AddressGroupChanged(g.id)]
+            }
+            Change::PutAddressGroup(g) => vec![Notice::AddressGroupAdded(g.id)],
+            Change::DeleteAddressGroup(id) => vec![Notice::AddressGroupRemoved(*id)],
             Change::DeletePort(id) => {
                 let network = intent.port(*id).map(|port| Notice::NetworkChanged(port.network));
                 [Notice::PortRemoved(*id)].into_iter().chain(network).collect()
@@ -403,6 +426,10 @@ fn networks_of(intent: &Intent, changes: &[Change]) -> BTreeSet<NetworkId> {
         Change::DeleteSubnet(id) => intent.subnet(*id).map(|subnet| subnet.network),
         Change::PutPort(port) => Some(port.network),
         Change::DeletePort(id) => intent.port(*id).map(|port| port.network),
+        Change::PutSecurityGroup(_)
+        | Change::DeleteSecurityGroup(_)
+        | Change::PutAddressGroup(_)
+        | Change::DeleteAddressGroup(_) => None,
     };
     changes.iter().filter_map(network).collect()
 }

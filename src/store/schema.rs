@@ -12,7 +12,8 @@ const APPLICATION_ID: i32 = 0x766d_6662;
 ///
 /// Specifications refuse fields that they do not know. So whoever adds a field to one adds a step here, an empty one if
 /// need be: an older daemon then says that the file is too new instead of taking it for damaged.
-pub(super) const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE network (
         id TEXT NOT NULL PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
@@ -50,7 +51,22 @@ pub(super) const MIGRATIONS: &[&str] = &["
         key TEXT NOT NULL PRIMARY KEY,
         value TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE security_group (
+        id TEXT NOT NULL PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        spec TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE address_group (
+        id TEXT NOT NULL PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        spec TEXT NOT NULL
+    ) STRICT;
+",
+    // Networks have `dns`.
+    "",
+];
 
 /// The version of a database. Reads only, so that a file of a newer version stays as it is.
 pub(super) fn version(connection: &Connection, path: &Path, migrations: &[&str]) -> Result<usize, StoreError> {
