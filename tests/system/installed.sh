@@ -69,7 +69,7 @@ check "nor set the log level" status_of 5 as nobody-special vmfabric log-level d
 check "there is no such network" status_of 3 vmfabric network show theirs
 with_password() { # PASSWORD COMMAND: as admin, logged in on a terminal, who types the password when asked
   python3 - "$@" <<'P'
-import os, pty, sys
+import os, pty, sys, termios, time
 pid, terminal = pty.fork()
 if pid == 0:
     # --command would have no controlling terminal, and so nobody who could be asked.
@@ -83,6 +83,10 @@ while True:
     seen += data
     if seen.count(b"assword:") > typed:
         typed += 1
+        # What is typed before the terminal stops to show it is thrown away.
+        deadline = time.monotonic() + 60
+        while termios.tcgetattr(terminal)[3] & termios.ECHO and time.monotonic() < deadline:
+            time.sleep(0.05)
         os.write(terminal, sys.argv[1].encode() + b"\n")
 print(seen.decode(errors="replace"), "passwords typed:", typed)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
