@@ -9,6 +9,7 @@ BINDIR ?= $(PREFIX)/bin
 SYSCONFDIR ?= /etc
 SYSTEMDUNITDIR ?= $(PREFIX)/lib/systemd/system
 DBUSPOLICYDIR ?= $(PREFIX)/share/dbus-1/system.d
+DBUSSERVICEDIR ?= $(PREFIX)/share/dbus-1/system-services
 DBUSINTERFACEDIR ?= $(PREFIX)/share/dbus-1/interfaces
 POLKITACTIONDIR ?= $(PREFIX)/share/polkit-1/actions
 NMCONFDIR ?= $(PREFIX)/lib/NetworkManager/conf.d
@@ -30,7 +31,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 say = @echo "== $(1)"
 
-.PHONY: all build demo test test-unit check bench bench-dhcp fuzz soak deb install uninstall fmt lint clean help rust-deps root
+.PHONY: all build demo test test-unit check bench bench-dhcp bench-dns fuzz soak deb install uninstall fmt lint clean help rust-deps root
 
 all: build
 
@@ -54,11 +55,16 @@ test: root ## all tests, those on real guests and kernels too (root)
 	@$(RIG)/build-kernels
 	@$(RIG)/stock-kernel
 	@$(RIG)/make-guest
+	$(call say,libvirt's modular daemons$(comma) which Debian does not ship; built once per machine)
+	@$(RIG)/build-libvirt
+	$(call say,a Debian with systemd for the package; made once per machine)
+	@$(RIG)/make-system
+	@$(MAKE) --no-print-directory deb
 	$(call say,tests that need no root)
 	$(CARGO) test $(CARGOFLAGS) --no-fail-fast
 	$(CARGO) build $(CARGOFLAGS)
 	$(call say,tests on private hosts$(comma) User Mode Linux hosts and the stock kernel; $(TEST_THREADS) at once)
-	VMFABRIC_BIN=$(abspath target/debug) \
+	VMFABRIC_BIN=$(abspath target/debug) VMFABRIC_DEB=$$(ls $(CURDIR)/target/debian/vmfabric_*.deb | tail -n 1) \
 	  $(CARGO) test $(CARGOFLAGS) --no-fail-fast --tests -- --ignored --test-threads=$(TEST_THREADS)
 
 comma := ,
@@ -78,6 +84,11 @@ check: ## rustfmt and clippy, warnings denied
 bench: root ## speed, printed as ratios measured in one run (root)
 	@$(RIG)/install-deps test
 	$(CARGO) bench $(CARGOFLAGS)
+
+bench-dns: root ## what a DNS answer costs: ours, dnsmasq as libvirt has it, unbound (root)
+	@$(RIG)/install-deps bench
+	$(CARGO) build --release $(CARGOFLAGS)
+	@VMFABRIC_BIN=$(abspath target/release) $(RIG)/private-host -t 900 -f benches/dns.sh
 
 bench-dhcp: root ## our DHCP server beside dnsmasq and Kea, driven by perfdhcp on one bridge, as ratios (root)
 	@$(RIG)/install-deps test
@@ -109,6 +120,7 @@ install: ## copy what was built to DESTDIR/PREFIX (PREFIX=/usr: libvirt, D-Bus a
 	$(INSTALL) -D -m 755 $(BIN_DIR)/vmfabric-hook $(DESTDIR)$(SBINDIR)/vmfabric-hook
 	$(INSTALL) -D -m 755 $(BIN_DIR)/vmfabric $(DESTDIR)$(BINDIR)/vmfabric
 	$(foreach f,$(wildcard dbus/*.conf),$(INSTALL) -D -m 644 $(f) $(DESTDIR)$(DBUSPOLICYDIR)/$(notdir $(f)) &&) :
+	$(foreach f,$(wildcard dbus/*.service),$(INSTALL) -D -m 644 $(f) $(DESTDIR)$(DBUSSERVICEDIR)/$(notdir $(f)) &&) :
 	$(foreach f,$(wildcard dbus/*.xml),$(INSTALL) -D -m 644 $(f) $(DESTDIR)$(DBUSINTERFACEDIR)/$(notdir $(f)) &&) :
 	$(foreach f,$(wildcard dbus/*.policy),$(INSTALL) -D -m 644 $(f) $(DESTDIR)$(POLKITACTIONDIR)/$(notdir $(f)) &&) :
 	$(foreach f,$(wildcard systemd/*.service systemd/*.socket),\
@@ -129,6 +141,7 @@ uninstall: ## remove what `install` put there; state in /var/lib/vmfabric and th
 	rm -f $(DESTDIR)$(SBINDIR)/vmfabricd $(DESTDIR)$(SBINDIR)/vmfabric-hook $(DESTDIR)$(BINDIR)/vmfabric
 	rm -f $(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/qemu.d/vmfabric $(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/network.d/vmfabric
 	rm -f $(addprefix $(DESTDIR)$(DBUSPOLICYDIR)/,$(notdir $(wildcard dbus/*.conf)))
+	rm -f $(addprefix $(DESTDIR)$(DBUSSERVICEDIR)/,$(notdir $(wildcard dbus/*.service)))
 	rm -f $(addprefix $(DESTDIR)$(DBUSINTERFACEDIR)/,$(notdir $(wildcard dbus/*.xml)))
 	rm -f $(addprefix $(DESTDIR)$(POLKITACTIONDIR)/,$(notdir $(wildcard dbus/*.policy)))
 	rm -f $(addprefix $(DESTDIR)$(SYSTEMDUNITDIR)/,$(notdir $(wildcard systemd/*.service systemd/*.socket)))

@@ -23,7 +23,7 @@ use support::{
 use uuid::Uuid;
 use vmfabric::{
     backend::{Driver, Store, Write as Put},
-    datapath::{Change as KernelChange, Family, Table},
+    datapath::{Change as KernelChange, Family, Set, Table, link_element},
     driver::kernel::KernelDriver,
     intent::{Change, HostConfig, Intent, Network, NetworkId, Segment, SubnetDraft, SubnetId},
     server::hook::{HookAnswer, HookRequest, SOCKET},
@@ -215,17 +215,20 @@ fn burst() -> (Duration, Duration) {
 fn elements(count: u32) -> (Vec<Duration>, Duration) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let mut driver = KernelDriver::new(&[]).expect("the kernel");
+        let mut driver = KernelDriver::new().expect("the kernel");
         // As the planner's, without what this kernel may lack.
-        let skeleton = "set bound { type ifname; }\nchain prerouting {\n\
-                        type filter hook prerouting priority -350; policy accept;\niifname != @bound counter accept\n}\n";
-        let bound = (0..count).map(|n| Guest { n }.tap()).collect();
-        let table = Table { skeleton: skeleton.to_owned(), sets: [("bound".to_owned(), bound)].into() };
+        let chain = "type filter hook prerouting priority -350; policy accept;\niifname != @bound counter accept";
+        let bound = (0..count).map(|n| link_element(Guest { n }.tap())).collect();
+        let table = Table {
+            sets: [("bound".to_owned(), Set::new("set type ifname", bound))].into(),
+            chains: [("prerouting".to_owned(), chain.into())].into(),
+            foreign: false,
+        };
         let replace = KernelChange::ReplaceTable { family: Family::Bridge, table };
         driver.apply(&[replace]).await.expect("a table");
         let mut samples = Vec::new();
         for n in 0..BATCH * BATCHES {
-            let elements = BTreeSet::from([Guest { n: 30_000 + n }.tap()]);
+            let elements = BTreeSet::from([link_element(Guest { n: 30_000 + n }.tap())]);
             let (family, set) = (Family::Bridge, "bound".to_owned());
             let add = KernelChange::AddElements { family, set: set.clone(), elements: elements.clone() };
             let start = Instant::now();
@@ -357,6 +360,9 @@ fn store() -> String {
         bridge: Some(bridge.clone()),
         mtu: None,
         dns_domain: None,
+        zone: 1,
+        security: vmfabric::intent::NetworkSecurity::default(),
+        dns: vmfabric::intent::NetworkDns::default(),
         dhcp_options: Vec::new(),
         dhcp_boot: Vec::new(),
     };

@@ -117,7 +117,7 @@ fn tap_link() -> Link {
 fn host(nft_bridge_meta: bool) -> Host {
     let config = HostConfig::default();
     let mut intent = Intent::default();
-    let capabilities = Capabilities { bridge_vlan_filtering: true, nft_bridge_meta };
+    let capabilities = Capabilities { bridge_vlan_filtering: true, nft_bridge_meta, bridge_conntrack: nft_bridge_meta };
     let mut observed = Observed { capabilities, ..Observed::default() };
     let mut attachments = BTreeMap::new();
     let mut subnets = Vec::new();
@@ -144,6 +144,7 @@ fn host(nft_bridge_meta: bool) -> Host {
             dhcp_boot: Vec::new(),
             dhcp_client_id: None,
             device: Some(Device { domain: Uuid::from_u128(0x3000_0000 + u128::from(n)), name: format!("guest{n}") }),
+            security: vmfabric::intent::PortSecurity::default(),
             origin: Origin::Guest,
         };
         let _ = intent.apply(vec![Change::PutPort(port)], &config).expect("a valid port");
@@ -164,6 +165,9 @@ fn network(intent: &mut Intent, config: &HostConfig, n: u8) -> (NetworkId, Subne
         bridge,
         mtu: None,
         dns_domain: None,
+        zone: 1,
+        security: vmfabric::intent::NetworkSecurity::default(),
+        dns: vmfabric::intent::NetworkDns::default(),
         dhcp_options: Vec::new(),
         dhcp_boot: Vec::new(),
     };

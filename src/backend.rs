@@ -1,12 +1,16 @@
 //! The seams between the pure core and the world: what a host's kernel and a store must be able to do.
 
 use crate::{
-    datapath::{Change, Datapath, Observed},
+    datapath::{Change, Connection, Datapath, Family, Observed, Table},
     intent,
     net::{DnsLabel, IfName, MacAddr},
     protocol::dhcpv4::{ClientKey, Lease},
 };
-use std::{collections::BTreeSet, future::Future, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    net::IpAddr,
+};
 use uuid::Uuid;
 
 /// A host's kernel: what it has, and the doing of changes.
@@ -18,8 +22,27 @@ pub trait Driver: Send + 'static {
     fn observe_links(&mut self, links: &BTreeSet<IfName>)
     -> impl Future<Output = Result<Datapath, DriverError>> + Send;
 
+    /// The tables as they are listed once they are loaded, without elements: tried where no guest is.
+    fn listed(
+        &mut self,
+        tables: &BTreeMap<Family, Table>,
+    ) -> impl Future<Output = Result<BTreeMap<Family, Table>, DriverError>> + Send;
+
     /// Does the changes in order and stops at the first that fails. Neighbouring nftables changes are one transaction.
     fn apply(&mut self, changes: &[Change]) -> impl Future<Output = Result<(), ApplyError>> + Send;
+
+    /// The connections that the kernel tracks in these zones.
+    fn connections(
+        &mut self,
+        zones: &BTreeSet<u16>,
+    ) -> impl Future<Output = Result<Vec<Connection>, DriverError>> + Send;
+
+    /// Makes the kernel forget connections, so that what belongs to them has to be allowed anew; gives how many were
+    /// still there.
+    fn delete_connections(
+        &mut self,
+        connections: &[Connection],
+    ) -> impl Future<Output = Result<usize, DriverError>> + Send;
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +84,8 @@ pub enum LinkEvent {
     },
     /// An address or route changed.
     Layer3,
+    /// Somebody else changed our nftables tables.
+    Tables,
     /// Messages were lost, or are too many to tell one by one: observe everything.
     Overrun,
 }
@@ -82,11 +107,27 @@ pub struct Loaded {
     pub networks: Vec<intent::Network>,
     pub subnets: Vec<intent::Subnet>,
     pub ports: Vec<intent::Port>,
+    pub security_groups: Vec<intent::SecurityGroup>,
+    pub address_groups: Vec<intent::AddressGroup>,
     pub leases: Vec<LeaseRecord>,
     /// Networks that libvirt was given by us.
     pub published: Vec<Uuid>,
     /// Small facts by key: `default-network-made`, `sysctl:net/ipv4/conf/eth0/forwarding`.
     pub memos: Vec<(String, String)>,
+}
+
+impl Loaded {
+    /// The intent, as the changes that make it; in the order in which they can be made.
+    pub fn take_intent(&mut self) -> Vec<intent::Change> {
+        use intent::Change;
+        let mut changes = Vec::new();
+        changes.extend(std::mem::take(&mut self.address_groups).into_iter().map(Change::PutAddressGroup));
+        changes.extend(std::mem::take(&mut self.security_groups).into_iter().map(Change::PutSecurityGroup));
+        changes.extend(std::mem::take(&mut self.networks).into_iter().map(Change::PutNetwork));
+        changes.extend(std::mem::take(&mut self.subnets).into_iter().map(Change::PutSubnet));
+        changes.extend(std::mem::take(&mut self.ports).into_iter().map(Change::PutPort));
+        changes
+    }
 }
 
 /// A DHCP lease at rest.
@@ -104,6 +145,7 @@ pub struct LeaseRecord {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "few at a time, and each gone with its commit")]
 pub enum Write {
     Intent(intent::Change),
     PutLease(LeaseRecord),

@@ -11,6 +11,8 @@ pub mod intent;
 
 pub mod datapath;
 
+pub mod policy;
+
 pub mod planner;
 
 pub mod diff;

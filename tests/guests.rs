@@ -87,3 +87,33 @@ fn bad_input_is_told_and_nothing_is_lost() {
 fn the_hook_alone_suffices_where_bridges_deny_by_default() {
     uml_host(400, "guests/triggers.sh", &["hook"]);
 }
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs virtqemud, virtnetworkd and guests in them"]
+fn the_modular_daemons_of_libvirt_serve_as_well() {
+    private_host(400, "guests/modular.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn a_guest_that_is_taken_back_to_a_snapshot_is_on_its_network() {
+    private_host(400, "guests/snapshots.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn a_guest_whose_kernel_panics_keeps_its_port() {
+    private_host(400, "guests/panic.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes network namespaces and sets kernel parameters in them"]
+fn forwarding_of_others_links_is_given_back() {
+    private_host(300, "guests/forwarding.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs vmfabricd in them"]
+fn altered_tables_are_put_right_at_once() {
+    private_host(200, "guests/flush.sh", &[]);
+}

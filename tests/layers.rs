@@ -20,6 +20,7 @@ use std::{
 const LAYERS: &[&[&str]] = &[
     &["net"],
     &["intent", "datapath"],
+    &["policy"],
     &["planner", "diff", "protocol"],
     &["backend", "ffi"],
     &["store", "libvirt", "driver"],
@@ -39,7 +40,7 @@ const BINARIES: &[(&str, &[&str])] = &[
     ("vmfabric-hook", &["intent", "libvirt", "server", "reconciler"]),
 ];
 
-const PURE: &[&str] = &["net", "intent", "datapath", "planner", "diff", "protocol"];
+const PURE: &[&str] = &["net", "intent", "datapath", "policy", "planner", "diff", "protocol"];
 
 /// Paths, or beginnings of paths; the last, without `::`, is a name wherever it stands.
 const IMPURE: &[&str] = &[
@@ -159,7 +160,10 @@ impl Source {
                 }
                 TokenTree::Group(group) => {
                     self.scan(group.stream(), module, inside, here);
-                    attributes.clear();
+                    // That of `pub(super)` comes before the item.
+                    if group.delimiter() != Delimiter::Parenthesis {
+                        attributes.clear();
+                    }
                     at += 1;
                 }
                 TokenTree::Punct(_) | TokenTree::Literal(_) => at += 1,

@@ -15,10 +15,12 @@ Exit codes:
   5  not authorized
   6  vmfabricd cannot be reached
   7  status: degraded
-  8  plan: there are changes to make";
+  8  plan: there are changes to make
+  9  trace: the packet does not pass";
 
 pub const DEGRADED: u8 = 7;
 pub const CHANGES: u8 = 8;
+pub const DROPPED: u8 = 9;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -70,6 +72,10 @@ impl From<zbus::Error> for CliError {
             zbus::Error::InputOutput(_) | zbus::Error::Connection(..) | zbus::Error::Handshake(_) => {
                 CliError::Unreachable(error.to_string())
             }
+            // The bus had systemd start it, and the unit is disabled or masked.
+            zbus::Error::MethodError(name, text, _) if name.starts_with("org.freedesktop.systemd1.") => {
+                CliError::Unreachable(text.clone().unwrap_or_else(|| name.to_string()))
+            }
             _ => CliError::Refused(Error::Bus(error)),
         }
     }
@@ -80,6 +86,21 @@ impl From<fdo::Error> for CliError {
         use fdo::Error as E;
         match error {
             E::ServiceUnknown(_) | E::NameHasNoOwner(_) => CliError::Unreachable("it is not on the bus".into()),
+            // The bus would have started it.
+            E::SpawnExecFailed(text)
+            | E::SpawnForkFailed(text)
+            | E::SpawnChildExited(text)
+            | E::SpawnChildSignaled(text)
+            | E::SpawnFailed(text)
+            | E::SpawnFailedToSetup(text)
+            | E::SpawnConfigInvalid(text)
+            | E::SpawnServiceNotValid(text)
+            | E::SpawnServiceNotFound(text)
+            | E::SpawnPermissionsInvalid(text)
+            | E::SpawnFileInvalid(text)
+            | E::SpawnNoMemory(text) => {
+                CliError::Unreachable(format!("it is not on the bus, and did not start ({text})"))
+            }
             E::NoReply(text) | E::Timeout(text) | E::TimedOut(text) | E::Disconnected(text) => {
                 CliError::Unreachable(format!("it does not answer ({text})"))
             }

@@ -3,10 +3,12 @@
 //! `--json` prints one document (for `watch`, one a line) in a form that only grows within a major version: what is
 //! absent is `null`, a list is an array. The structures that say "the JSON form of" are its description.
 
+mod address_group;
 mod agent;
 mod client;
 mod domain;
 mod error;
+mod explain;
 mod field;
 mod lease;
 mod log_level;
@@ -14,11 +16,15 @@ mod network;
 mod output;
 mod plan;
 mod port;
+mod record;
+mod security;
+mod security_group;
 mod status;
 mod subnet;
 #[cfg(test)]
 mod tests;
 mod time;
+mod trace;
 mod watch;
 
 pub use error::CliError;
@@ -52,11 +58,27 @@ enum Command {
     /// Ports: the guests' places on networks
     #[command(subcommand)]
     Port(port::PortCommand),
+    /// Security groups: what ports may send and receive
+    #[command(subcommand, visible_alias = "sg")]
+    SecurityGroup(security_group::SecurityGroupCommand),
+    /// Address groups: addresses that rules of security groups name
+    #[command(subcommand)]
+    AddressGroup(address_group::AddressGroupCommand),
+    /// DNS records: names in a network's domain beside the guests'
+    #[command(subcommand)]
+    Record(record::RecordCommand),
     /// DHCP leases
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
     /// Show what vmfabricd would change on this host now, without changing it
     Plan,
+    /// Show what a port may send and receive, and which security group allows it
+    Explain {
+        /// Name, id or MAC address
+        port: String,
+    },
+    /// Follow a packet through VLANs, port security, security groups, routing and NAT, and show what stops it
+    Trace(trace::TraceCommand),
     /// Print changes as they come, until interrupted
     Watch,
     /// Show or set what vmfabricd logs: error, warn, info, debug or trace
@@ -70,8 +92,16 @@ impl Command {
             Command::Network(command) => command.mutates(),
             Command::Subnet(command) => command.mutates(),
             Command::Port(command) => command.mutates(),
+            Command::SecurityGroup(command) => command.mutates(),
+            Command::AddressGroup(command) => command.mutates(),
+            Command::Record(command) => command.mutates(),
             Command::LogLevel { level } => level.is_some(),
-            Command::Status | Command::Lease(_) | Command::Plan | Command::Watch => false,
+            Command::Status
+            | Command::Lease(_)
+            | Command::Plan
+            | Command::Explain { .. }
+            | Command::Trace(_)
+            | Command::Watch => false,
         }
     }
 }
@@ -102,9 +132,14 @@ async fn run(arguments: Arguments, client: &Client, out: &mut Output) -> Result<
     match arguments.command {
         Command::Status => return status::run(client, out).await,
         Command::Plan => return plan::run(client, out).await,
+        Command::Trace(command) => return trace::run(command, client, out).await,
+        Command::Explain { port } => explain::run(&port, client, out).await?,
         Command::Network(command) => network::run(command, client, out).await?,
         Command::Subnet(command) => subnet::run(command, client, out).await?,
         Command::Port(command) => port::run(command, client, out).await?,
+        Command::SecurityGroup(command) => security_group::run(command, client, out).await?,
+        Command::AddressGroup(command) => address_group::run(command, client, out).await?,
+        Command::Record(command) => record::run(command, client, out).await?,
         Command::Lease(command) => lease::run(command, client, out).await?,
         Command::Watch => watch::run(client, out).await?,
         Command::LogLevel { level } => log_level::run(level, client, out).await?,

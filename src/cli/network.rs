@@ -2,12 +2,14 @@ use super::{
     CliError, Output,
     client::{Client, Inventory},
     field::{self, Fields, Form, Key, put, put_all},
-    opt, short,
+    opt,
+    security::{GroupRef, SecurityOptions, groups, merged, names, on_off},
+    short,
 };
 use crate::{
     dbus::{Kind, NetworkInfo, SubnetInfo, parse_path},
     intent::ResourceName,
-    net::{BootRule, DhcpOption, DomainName, VlanId},
+    net::{BootRule, DhcpOption, DnsForwarder, DomainName, VlanId},
 };
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -23,12 +25,19 @@ pub enum NetworkCommand {
     Show { name: String },
     /// Change fields: mtu=1450 domain=lab.internal; KEY= takes the default back
     ///
-    /// Fields: name, physical, vlan, mtu, domain, dhcp-option, boot. Several values of one field are separated by commas,
-    /// DHCP options by semicolons.
+    /// Fields: name, physical, vlan, mtu, domain, port-security, security-group, isolated, dhcp-option, boot;
+    /// forwarders=corp.example=10.0.0.53,192.0.2.53 (who is asked about other names), shared-with=web,db (networks that
+    /// see this one's names), forward-unknown=yes (names in the domain that nobody has are asked of others). Several
+    /// values of one field are separated by commas, DHCP options by semicolons.
     Set {
         name: String,
-        #[arg(required = true, value_name = "KEY=VALUE")]
+        #[arg(
+            value_name = "KEY=VALUE",
+            required_unless_present_any = ["port_security", "security_groups", "no_security_group", "isolated"]
+        )]
         fields: Vec<String>,
+        #[command(flatten)]
+        security: SecurityOptions,
     },
     /// Delete networks with their subnets and ports
     #[command(visible_alias = "rm")]
@@ -59,6 +68,14 @@ pub struct Create {
     /// Where guests' names live [default: NAME.internal]
     #[arg(long)]
     domain: Option<DomainName>,
+    /// Who is asked about other names: DOMAIN=ADDRESS, DOMAIN= for nobody, or ADDRESS for all; may be repeated
+    #[arg(long = "forwarder", value_name = "[DOMAIN=]ADDRESS")]
+    forwarders: Vec<DnsForwarder>,
+    /// A network whose guests may ask for this one's names; may be repeated
+    #[arg(long, value_name = "NETWORK")]
+    shared_with: Vec<String>,
+    #[command(flatten)]
+    security: SecurityOptions,
     /// DHCP option, ntp-servers=10.0.0.1 or 150:ip=10.0.0.5; may be repeated
     #[arg(long = "dhcp-option", value_name = "OPTION=VALUE")]
     dhcp_options: Vec<DhcpOption>,
@@ -73,6 +90,12 @@ const KEYS: &[Key] = &[
     Key { names: &["vlan"], field: "vlan", form: Form::Number },
     Key { names: &["mtu"], field: "mtu", form: Form::Number },
     Key { names: &["domain", "dns_domain"], field: "dns_domain", form: Form::Text },
+    Key { names: &["port-security", "port_security"], field: "port_security", form: Form::Flag },
+    Key { names: &["security-group", "security_groups"], field: "security_groups", form: Form::Texts },
+    Key { names: &["isolated"], field: "isolated", form: Form::Flag },
+    Key { names: &["forwarders", "dns_forwarders"], field: "dns_forwarders", form: Form::Texts },
+    Key { names: &["shared-with", "dns_shared_with"], field: "dns_shared_with", form: Form::Texts },
+    Key { names: &["forward-unknown", "dns_forward_unknown"], field: "dns_forward_unknown", form: Form::Flag },
     Key { names: &["dhcp-option", "dhcp_options"], field: "dhcp_options", form: Form::Lines },
     Key { names: &["boot", "dhcp_boot"], field: "dhcp_boot", form: Form::Texts },
 ];
@@ -89,12 +112,22 @@ struct Network<'a> {
     bridge: Option<&'a str>,
     mtu: u16,
     dns_domain: &'a str,
+    /// How many there are; `record list` shows them.
+    dns_records: usize,
+    dns_forwarders: &'a [String],
+    /// Names.
+    dns_shared_with: Vec<&'a str>,
+    dns_forward_unknown: bool,
     /// As people write them.
     dhcp_options: &'a [String],
     dhcp_boot: &'a [String],
     subnets: Vec<SubnetSummary<'a>>,
     /// How many there are.
     ports: usize,
+    /// What ports have that say nothing of their own.
+    port_security: bool,
+    security_groups: Vec<GroupRef<'a>>,
+    isolated: bool,
     /// `active` or `error`.
     status: &'a str,
     problems: &'a [String],
@@ -133,8 +166,10 @@ pub async fn run(command: NetworkCommand, client: &Client, out: &mut Output) -> 
             let path = client.find(Kind::Network, &name).await?;
             show(client, &path, out).await
         }
-        NetworkCommand::Set { name, fields } => {
-            client.update(Kind::Network, &name, &field::parse(KEYS, &fields)?).await
+        NetworkCommand::Set { name, fields, security } => {
+            let mut options = Fields::new();
+            security.put(&mut options);
+            client.update(Kind::Network, &name, &merged(field::parse(KEYS, &fields)?, options)?).await
         }
         NetworkCommand::Delete { names } => client.delete(Kind::Network, &names).await,
     }
@@ -145,10 +180,13 @@ impl Create {
         let mut fields = Fields::from([("name", self.name.to_string().into())]);
         put(&mut fields, "physical_network", self.physical.as_ref());
         put(&mut fields, "dns_domain", self.domain.as_ref());
+        put_all(&mut fields, "dns_forwarders", &self.forwarders);
+        put_all(&mut fields, "dns_shared_with", &self.shared_with);
         put_all(&mut fields, "dhcp_options", &self.dhcp_options);
         put_all(&mut fields, "dhcp_boot", &self.dhcp_boot);
         fields.extend(self.vlan.map(|vid| ("vlan", vid.get().into())));
         fields.extend(self.mtu.map(|mtu| ("mtu", mtu.into())));
+        self.security.put(&mut fields);
         fields
     }
 }
@@ -168,6 +206,7 @@ fn describe<'a>(network: &'a NetworkInfo, inventory: &'a Inventory) -> Network<'
     let id = network.id.parse().unwrap_or_default();
     let path = Kind::Network.path(id);
     let subnets = network.subnets.iter().filter_map(|path| inventory.subnets.get(&parse_path(path)?.1));
+    let named = |path: &'a zbus::OwnedObjectPath| Some(inventory.networks.get(&parse_path(path)?.1)?.name.as_str());
     let summary = |subnet: &'a SubnetInfo| SubnetSummary { id: &subnet.id, name: &subnet.name, cidr: &subnet.cidr };
     Network {
         id: &network.id,
@@ -178,10 +217,17 @@ fn describe<'a>(network: &'a NetworkInfo, inventory: &'a Inventory) -> Network<'
         bridge: opt(&network.bridge),
         mtu: network.mtu,
         dns_domain: &network.dns_domain,
+        dns_records: network.dns_records.len(),
+        dns_forwarders: &network.dns_forwarders,
+        dns_shared_with: network.dns_shared_with.iter().filter_map(named).collect(),
+        dns_forward_unknown: network.dns_forward_unknown,
         dhcp_options: &network.dhcp_options,
         dhcp_boot: &network.dhcp_boot,
         subnets: subnets.map(summary).collect(),
         ports: inventory.ports.values().filter(|port| port.network == path).count(),
+        port_security: network.port_security,
+        security_groups: groups(&network.security_groups, inventory),
+        isolated: network.isolated,
         status: &network.status,
         problems: &network.problems,
     }
@@ -202,10 +248,17 @@ async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliEr
         ("bridge", network.bridge.unwrap_or_default().to_owned()),
         ("mtu", network.mtu.to_string()),
         ("domain", network.dns_domain.to_owned()),
+        ("records", network.dns_records.to_string()),
+        ("forwarders", network.dns_forwarders.join("\n")),
+        ("shared with", network.dns_shared_with.join(", ")),
+        ("unknown names", if network.dns_forward_unknown { "forwarded" } else { "do not exist" }.to_owned()),
         ("dhcp options", network.dhcp_options.join("\n")),
         ("boot", network.dhcp_boot.join("\n")),
         ("subnets", subnets.join("\n")),
         ("ports", network.ports.to_string()),
+        ("port security", on_off(network.port_security).to_owned()),
+        ("security groups", names(&network.security_groups)),
+        ("isolated", on_off(network.isolated).to_owned()),
         ("status", network.status.to_owned()),
         ("problems", network.problems.join("\n")),
     ])

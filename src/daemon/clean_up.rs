@@ -1,7 +1,7 @@
 //! `vmfabricd --clean-up`: takes away what vmfabric has in the kernel and in libvirt, for when it leaves the host. The
-//! store stays as it is, so that a daemon started later makes all of it again.
+//! intent stays in the store, so that a daemon started later makes all of it again.
 
-use super::{Config, DaemonError, Paths, io_error};
+use super::{Config, DaemonError, Paths, boot_id, io_error};
 use crate::{
     backend::{Driver, DriverError, Loaded, Store as _, StoreError, Write},
     diff::{Scope, diff},
@@ -9,7 +9,7 @@ use crate::{
     intent::{HostConfig, Intent},
     libvirt::{self, LibvirtConfig, LibvirtEvent},
     planner::{self, Input},
-    reconciler::previous_of,
+    reconciler::{forget_former_boot, forgetting, previous_of},
     store::sqlite::SqliteStore,
 };
 use std::{
@@ -34,13 +34,20 @@ pub async fn clean_up(paths: &Paths) -> Result<(), DaemonError> {
     }
     let store = open(paths)?;
     let loaded = match &store {
-        Some(store) => store.load().await?,
+        Some(store) => {
+            forget_former_boot(store, &boot_id()).await?;
+            store.load().await?
+        }
         None => Loaded::default(),
     };
     let mut left = Vec::new();
-    match KernelDriver::new(&planner::known_skeletons()) {
+    match KernelDriver::new() {
         Ok(mut driver) => left.extend(leave_kernel(&mut driver, &loaded).await?),
         Err(error) => left.push(error.to_string()),
+    }
+    if let Some(store) = store.as_ref().filter(|_| left.is_empty()) {
+        // From here on these parameters are others' alone.
+        store.commit(forgetting(&loaded).collect()).await?;
     }
     let published: BTreeSet<Uuid> = loaded.published.into_iter().collect();
     if !published.is_empty() {

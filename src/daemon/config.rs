@@ -1,15 +1,17 @@
 //! `/etc/vmfabric/vmfabricd.toml`: the facts of this host. Every error names the file, the line and the key.
 
 use crate::{
-    intent::{Bridging, DhcpLimits, HostConfig, PhysicalNetwork, ResourceName},
-    net::{IfName, VlanId},
+    intent::{Bridging, DhcpLimits, HostConfig, HostDns, PhysicalNetwork, ResourceName},
+    net::{DnsForwarder, DomainName, IfName, VlanId},
 };
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    fmt,
+    net::SocketAddr,
     ops::{Range, RangeInclusive},
     path::Path,
+    str::FromStr,
 };
 use toml::Spanned;
 
@@ -40,6 +42,7 @@ struct File {
     dns: Dns,
     log: Log,
     forwarding: Forwarding,
+    filter: Filter,
     physical_networks: BTreeMap<Spanned<String>, Physical>,
 }
 
@@ -66,6 +69,11 @@ struct Dhcp {
 #[serde(default, deny_unknown_fields)]
 struct Dns {
     upstream: Vec<Spanned<String>>,
+    forwarders: BTreeMap<Spanned<String>, Vec<Spanned<String>>>,
+    refuse_private: bool,
+    local_reverse: bool,
+    serve_stale_seconds: Option<Spanned<i64>>,
+    rate_limit: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -84,6 +92,14 @@ impl Default for Log {
 #[serde(default, deny_unknown_fields)]
 struct Forwarding {
     egress: Vec<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Filter {
+    default_security_groups: Vec<Spanned<String>>,
+    host_services: Vec<Spanned<String>>,
+    metadata_port_security_off: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -125,6 +141,13 @@ impl Config {
         for link in &file.forwarding.egress {
             host.egress.insert(interface(link).map_err(fail)?);
         }
+        for group in &file.filter.default_security_groups {
+            host.default_security_groups.push(parsed(group).map_err(fail)?);
+        }
+        for service in &file.filter.host_services {
+            host.host_services.insert(parsed(service).map_err(fail)?);
+        }
+        host.metadata_port_security_off = file.filter.metadata_port_security_off;
         let mut users = BTreeMap::new();
         for (name, physical) in &file.physical_networks {
             let (name, physical) = physical_network(name, physical).map_err(fail)?;
@@ -138,6 +161,7 @@ impl Config {
             }
             host.physical_networks.insert(name, physical);
         }
+        host.dns = dns(&file.dns).map_err(fail)?;
         let upstream_dns = file.dns.upstream.iter().map(server).collect::<Result<_, _>>().map_err(fail)?;
         Ok(Self { host, libvirt_uri: file.libvirt.uri, upstream_dns, log_level: level.into_inner() })
     }
@@ -199,6 +223,10 @@ fn own_bridge(name: &ResourceName, uplink: &Spanned<String>) -> Result<IfName, F
     })
 }
 
+fn parsed<T: FromStr<Err: fmt::Display>>(text: &Spanned<String>) -> Result<T, Fault> {
+    text.get_ref().parse().map_err(|error: T::Err| (text.span(), error.to_string()))
+}
+
 fn interface(name: &Spanned<String>) -> Result<IfName, Fault> {
     IfName::new(name.get_ref()).map_err(|error| (name.span(), error.to_string()))
 }
@@ -210,10 +238,39 @@ fn vlan_range(text: &str) -> Result<RangeInclusive<VlanId>, String> {
     if first > last { Err(format!("'{text}' is empty; write FIRST-LAST")) } else { Ok(first..=last) }
 }
 
+fn dns(table: &Dns) -> Result<HostDns, Fault> {
+    let mut forwarders = Vec::new();
+    for (name, servers) in &table.forwarders {
+        let domain = DomainName::new(name.get_ref()).map_err(|error| (name.span(), error.to_string()))?;
+        if servers.is_empty() {
+            forwarders.push(DnsForwarder { domain: Some(domain.clone()), server: None });
+        }
+        for address in servers {
+            forwarders.push(DnsForwarder { domain: Some(domain.clone()), server: Some(server(address)?) });
+        }
+    }
+    let number = |value: &Option<Spanned<i64>>, most: u32| match value {
+        None => Ok(0),
+        Some(value) => {
+            let number = u32::try_from(*value.get_ref()).ok().filter(|number| *number <= most);
+            number.ok_or_else(|| (value.span(), format!("{} is out of range; use 0 to {most}", value.get_ref())))
+        }
+    };
+    Ok(HostDns {
+        forwarders,
+        refuse_private: table.refuse_private,
+        local_reverse: table.local_reverse,
+        stale_seconds: number(&table.serve_stale_seconds, MAX_STALE_SECONDS)?,
+        rate_limit: number(&table.rate_limit, 1_000_000)?,
+    })
+}
+
+/// RFC 8767 section 5 suggests 1 to 3 days; a week is more than enough.
+const MAX_STALE_SECONDS: u32 = 7 * 86_400;
+
 fn server(text: &Spanned<String>) -> Result<SocketAddr, Fault> {
     let address = text.get_ref();
-    let with_port = address.parse::<SocketAddr>().ok();
-    with_port.or_else(|| address.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53))).ok_or_else(|| {
+    DnsForwarder::server(address).ok_or_else(|| {
         (text.span(), format!("'{address}' is not a name server; write its IP address, or ADDRESS:PORT"))
     })
 }
@@ -244,6 +301,7 @@ fn locate(text: &str, offset: usize) -> (usize, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::intent::HostService;
 
     fn error(text: &str) -> String {
         Config::parse(text, "f.toml").expect_err("must fail").to_string()
@@ -254,18 +312,25 @@ mod tests {
         let text = "\
             [libvirt]\nuri = \"test:///default\"\n\
             [dhcp]\nleases_per_port = 0\n\
-            [dns]\nupstream = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]\n\
+            [dns]\nupstream = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]\nrate_limit = 500\n\
+            [dns.forwarders]\n\"corp.example\" = [\"10.0.0.53\"]\n\"no.example\" = []\n\
             [log]\nlevel = \"debug\"\n\
             [forwarding]\negress = [\"tun0\"]\n\
+            [filter]\ndefault_security_groups = [\"default\"]\nhost_services = [\"tcp/3128\"]\n\
             [physical_networks.lan]\ninterface = \"eth1\"\nvlans = \"100-199\"\n\
             [physical_networks.dc]\nbridge = \"br0\"\nnative_vlan = 4094\n";
         let config = Config::parse(text, "f.toml").expect("valid");
         let limits = DhcpLimits { leases_per_port: 0, ..DhcpLimits::default() };
         assert_eq!(config.host.dhcp, limits);
         assert_eq!(config.upstream_dns[0].to_string(), "192.0.2.53:53");
+        assert_eq!(format!("{:?}", config.host.dns.forwarders), "[corp.example=10.0.0.53, no.example=]");
+        assert_eq!((config.host.dns.rate_limit, config.host.dns.refuse_private), (500, false));
         let lan = &config.host.physical_networks[&ResourceName::new("lan").expect("name")];
         assert_eq!(lan.bridge().as_str(), "vmf-lan");
         assert_eq!(lan.vlans, VlanId::new(100).expect("id")..=VlanId::new(199).expect("id"));
+        assert_eq!(config.host.default_security_groups, [ResourceName::new("default").expect("name")]);
+        assert!(config.host.host_services.contains(&HostService { protocol: 6, port: 3128 }));
+        assert!(!config.host.metadata_port_security_off);
         assert_eq!(Config::parse("", "").expect("valid").libvirt_uri, "qemu:///system");
     }
 
@@ -276,7 +341,11 @@ mod tests {
             ("[dhcp]\npackets_per_port = -1\n", "f.toml:2: dhcp.packets_per_port: -1 is no limit"),
             ("[lgo]\n", "f.toml:1: lgo: unknown field"),
             ("a = \n", "f.toml:1: a: "),
+            ("[filter]\nhost_services = [\"tcp\"]\n", "f.toml:2: filter.host_services: 'tcp' is no service; write"),
+            ("[filter]\ndefault_security_groups = [\"a b\"]\n", "f.toml:2: filter.default_security_groups: 'a b'"),
             ("[dns]\nupstream = [\"here\"]\n", "f.toml:2: dns.upstream: 'here' is not a name server"),
+            ("[dns]\nserve_stale_seconds = -1\n", "f.toml:2: dns.serve_stale_seconds: -1 is out of range"),
+            ("[dns.forwarders]\n\"a..b\" = []\n", "f.toml:2: dns.forwarders.\"a..b\": 'a..b' is not a DNS name"),
             ("[physical_networks.lan]\nvlans = \"1-2\"\n", "f.toml:1: physical_networks.lan: give interface"),
             (
                 "[physical_networks.lan]\ninterface = \"eth1\"\nvlans = \"10-5000\"\n",

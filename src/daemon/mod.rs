@@ -2,6 +2,8 @@
 
 mod clean_up;
 mod config;
+mod journal;
+mod lease_names;
 mod log;
 mod outlets;
 
@@ -16,10 +18,9 @@ use crate::{
     driver::kernel::{self, KernelDriver},
     intent::HostConfig,
     libvirt::{self, LibvirtConfig},
-    planner,
-    reconciler::{Command, Engine, Handle, HookIndex, Inputs, StartError, View},
+    reconciler::{Command, Engine, Handle, HookIndex, Inputs, StartError, View, forget_former_boot},
     server::{
-        dns::{UpstreamSource, Upstreams},
+        dns::{DnsShared, UpstreamSource, Upstreams},
         hook,
     },
     store::sqlite::SqliteStore,
@@ -115,9 +116,10 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     log.set_default(&config.log_level);
     // First: its lock keeps a second daemon from taking the first one's socket.
     let store = Arc::new(SqliteStore::open(&paths.database)?);
+    forget_former_boot(&*store, &boot_id()).await?;
     // Hooks that come from now on wait in the socket's queue.
     let listener = hook_listener(&paths.hook_socket)?;
-    let driver = KernelDriver::new(&planner::known_skeletons())?;
+    let driver = KernelDriver::new()?;
     let triggers = Triggers::wanted();
     let links = if triggers.netlink { kernel::watch()? } else { mpsc::channel(1).1 };
     let upstreams = Upstreams::new(source_of(&config));
@@ -126,7 +128,8 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let libvirt = triggers.libvirt.then(|| libvirt::spawn(libvirt, libvirt_events)).transpose();
     let libvirt = libvirt.map_err(io_error("the libvirt thread cannot start"))?;
     let (dhcp_events, dhcp_inbox) = mpsc::channel(EVENTS);
-    let services = Services::new(store.clone(), dhcp_events, upstreams.clone(), libvirt, paths.hook_index.clone());
+    let dns = DnsShared::new(upstreams.clone()).map_err(io_error("the DNS thread cannot start"))?;
+    let services = Services::new(store.clone(), dhcp_events, dns, libvirt, paths.hook_index.clone());
 
     let view = Arc::new(RwLock::new(View::default()));
     let (notices, _) = broadcast::channel(EVENTS);
@@ -168,6 +171,12 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let _ = tokio::task::spawn_blocking(move || drop(store)).await;
     tracing::info!("stopped; guests keep their networks");
     outcome
+}
+
+/// Empty where the kernel does not tell: then all boots are one.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 /// Serves SIGHUP until SIGTERM or SIGINT.

@@ -1,25 +1,26 @@
 //! The servers and libvirt, driven by the loop.
 
+use super::lease_names::LeaseNames;
 use crate::{
     backend::{LeaseRecord, Store, Write},
     intent::NetworkId,
     libvirt::{LibvirtHandle, publish::PublishedNetwork},
-    net::{DnsLabel, DomainName, IfName, IpNet},
+    net::{DomainName, IfName, IpNet},
     planner::{Problem, Subject},
     protocol::{
         dhcpv4::{Lease, LeaseChange, Scope},
-        dns::{NameSource, Zone, ZoneError},
+        dns::{Policy, Zone, hidden_key, hides},
     },
-    reconciler::{DnsEntry, DnsService, HookIndex, NetworkServices, Outlets},
+    reconciler::{DnsService, HookIndex, NetworkServices, Outlets},
     server::{
         clock::LeaseClock,
         dhcpv4::{CommitError, DhcpEvent, DhcpServer, LeaseStore},
-        dns::{DnsListen, DnsServer, SharedZone, Upstreams},
+        dns::{DnsListen, DnsScope, DnsServer, DnsShared, SharedZone},
     },
 };
 use futures_util::future::join_all;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     io::Write as _,
     net::IpAddr,
     path::PathBuf,
@@ -28,9 +29,19 @@ use std::{
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-/// Leases in the daemon's store: on disk when the commit returns.
+/// Leases in the daemon's store: on disk, and their names in DNS, when the commit returns. So a guest's name answers
+/// before the guest has its ACK.
 #[derive(Debug)]
-pub struct StoredLeases<S>(pub Arc<S>);
+pub struct StoredLeases<S> {
+    store: Arc<S>,
+    names: LeaseNames,
+}
+
+impl<S> StoredLeases<S> {
+    pub fn new(store: Arc<S>) -> Self {
+        Self { store, names: LeaseNames::default() }
+    }
+}
 
 impl<S: Store> LeaseStore for StoredLeases<S> {
     async fn commit(&self, changes: Vec<LeaseChange>) -> Vec<Result<(), CommitError>> {
@@ -38,16 +49,21 @@ impl<S: Store> LeaseStore for StoredLeases<S> {
             LeaseChange::Put(lease) => Write::PutLease(lease.into()),
             LeaseChange::Remove(lease) => Write::DeleteLease { network: lease.network, address: lease.address.into() },
         };
-        if self.0.commit(changes.iter().map(write).collect()).await.is_ok() {
+        if self.store.commit(changes.iter().map(write).collect()).await.is_ok() {
+            changes.iter().for_each(|change| self.names.note(change));
             return changes.iter().map(|_| Ok(())).collect();
         }
         // One that cannot be stored, for want of space say, is not to take the others along.
-        let alone = changes.iter().map(|change| self.0.commit(vec![write(change)]));
-        join_all(alone).await.into_iter().map(|result| result.map_err(CommitError::new)).collect()
+        let alone = changes.iter().map(async |change| {
+            self.store.commit(vec![write(change)]).await.map_err(CommitError::new)?;
+            self.names.note(change);
+            Ok(())
+        });
+        join_all(alone).await
     }
 
     async fn load(&self, network: Uuid) -> Result<Vec<Lease>, CommitError> {
-        let records = self.0.leases(network).await.map_err(CommitError::new)?;
+        let records = self.store.leases(network).await.map_err(CommitError::new)?;
         Ok(records.iter().filter_map(LeaseRecord::to_v4).collect())
     }
 }
@@ -57,7 +73,7 @@ impl<S: Store> LeaseStore for StoredLeases<S> {
 pub struct Services<S> {
     pub leases: Arc<StoredLeases<S>>,
     pub dhcp_events: mpsc::Sender<DhcpEvent>,
-    pub upstreams: Arc<Upstreams>,
+    pub dns: Arc<DnsShared>,
     pub libvirt: Option<LibvirtHandle>,
     pub index_path: PathBuf,
     networks: BTreeMap<NetworkId, Served>,
@@ -76,6 +92,9 @@ struct ServedDns {
     addresses: Vec<IpAddr>,
     domain: DomainName,
     blocks: Vec<IpNet>,
+    shared_with: BTreeSet<NetworkId>,
+    policy: Policy,
+    rate_limit: u32,
     zone: SharedZone,
     server: DnsServer,
 }
@@ -84,12 +103,12 @@ impl<S: Store> Services<S> {
     pub fn new(
         store: Arc<S>,
         dhcp_events: mpsc::Sender<DhcpEvent>,
-        upstreams: Arc<Upstreams>,
+        dns: Arc<DnsShared>,
         libvirt: Option<LibvirtHandle>,
         index_path: PathBuf,
     ) -> Self {
-        let leases = Arc::new(StoredLeases(store));
-        Self { leases, dhcp_events, upstreams, libvirt, index_path, networks: BTreeMap::new() }
+        let leases = Arc::new(StoredLeases::new(store));
+        Self { leases, dhcp_events, dns, libvirt, index_path, networks: BTreeMap::new() }
     }
 
     async fn serve_dhcp(&self, served: &mut Served, services: &mut NetworkServices) {
@@ -128,67 +147,108 @@ impl<S: Store> Services<S> {
     async fn serve_dns(&self, served: &mut Served, network: NetworkId, wanted: Option<DnsService>) {
         let Some(wanted) = wanted else {
             if let Some(old) = served.dns.take() {
+                self.leases.names.remove(network);
                 old.server.stop().await;
             }
             return;
         };
-        let same = |old: &ServedDns| {
-            old.interface == wanted.interface
-                && old.addresses == wanted.addresses
-                && old.domain == wanted.domain
-                && old.blocks == wanted.blocks
+        let same_sockets = |old: &ServedDns| old.interface == wanted.interface && old.addresses == wanted.addresses;
+        let old = match served.dns.take() {
+            Some(old) if !same_sockets(&old) => {
+                let ServedDns { zone, domain, blocks, server, .. } = old;
+                server.stop().await;
+                Err(Some((zone, domain, blocks)))
+            }
+            Some(old) => Ok(old),
+            None => Err(None),
         };
-        if let Some(old) = served.dns.take_if(|old| !same(old)) {
-            old.server.stop().await;
+        match self.dns_of(network, old, &wanted) {
+            Ok(dns) => {
+                // Leases of from now on are noted; those of before are in what is wanted.
+                self.leases.names.add(network, dns.zone.clone());
+                let left_out = dns.zone.update(|zone| {
+                    self.leases.names.update(network, zone, wanted.names);
+                    zone.set_local(wanted.local);
+                    let left_out = zone.set_records(&wanted.records);
+                    left_out.into_iter().map(ToString::to_string).collect::<Vec<_>>()
+                });
+                let text = |record| format!("the DNS record '{record}' is too long with the network's domain");
+                let left_out = left_out.into_iter().map(|r| Problem::new(Subject::Network(network), text(r)));
+                served.problems.extend(left_out);
+                served.dns = Some(ServedDns { shared_with: wanted.shared_with, ..dns });
+            }
+            Err(error) => served.problems.push(Problem::new(Subject::Network(network), error)),
         }
-        let mut complain = |text: String| served.problems.push(Problem::new(Subject::Network(network), text));
-        if served.dns.is_none() {
-            let zone =
-                match Zone::new(network.0, wanted.domain.clone(), wanted.blocks.clone(), wanted.addresses.clone()) {
-                    Ok(zone) => SharedZone::new(zone),
-                    Err(error) => return complain(error.to_string()),
-                };
-            let listen = DnsListen {
-                network: network.0,
-                interface: wanted.interface.clone(),
-                addresses: wanted.addresses.clone(),
-                port: DnsListen::PORT,
-            };
-            match DnsServer::start(listen, zone.clone(), self.upstreams.clone()) {
-                Ok(server) => {
-                    tracing::info!(%network, interface = %wanted.interface, "serving DNS");
-                    served.dns = Some(ServedDns {
-                        interface: wanted.interface,
-                        addresses: wanted.addresses,
-                        domain: wanted.domain,
-                        blocks: wanted.blocks,
-                        zone,
-                        server,
-                    });
+    }
+
+    /// A server that listens where it should, with a zone of the right name; what is in it is not cared for. `old`: what
+    /// there is, with the server where its sockets are the right ones.
+    fn dns_of(
+        &self,
+        network: NetworkId,
+        old: Result<ServedDns, Option<(SharedZone, DomainName, Vec<IpNet>)>>,
+        wanted: &DnsService,
+    ) -> Result<ServedDns, String> {
+        let fresh = || {
+            let (domain, blocks) = (wanted.domain.clone(), wanted.blocks.clone());
+            Zone::new(network.0, domain, blocks, wanted.addresses.clone()).map_err(|error| error.to_string())
+        };
+        let zone = match &old {
+            Ok(ServedDns { zone, domain, blocks, .. }) | Err(Some((zone, domain, blocks))) => {
+                if *domain != wanted.domain {
+                    let fresh = fresh()?;
+                    zone.update(|zone| *zone = fresh);
+                } else if *blocks != wanted.blocks || old.is_err() {
+                    let (blocks, addresses) = (wanted.blocks.clone(), wanted.addresses.clone());
+                    zone.update(|zone| zone.set_subnets(blocks, addresses)).map_err(|error| error.to_string())?;
                 }
-                Err(error) => return complain(error.to_string()),
+                zone.clone()
+            }
+            Err(None) => SharedZone::new(fresh()?),
+        };
+        let server = match old {
+            Ok(old) => old.server,
+            Err(_) => {
+                let listen = DnsListen {
+                    network: network.0,
+                    interface: wanted.interface.clone(),
+                    addresses: wanted.addresses.clone(),
+                    port: DnsListen::PORT,
+                };
+                let scope = DnsScope { policy: wanted.policy.clone(), ..DnsScope::default() };
+                let server = DnsServer::start(listen, zone.clone(), scope, self.dns.clone());
+                server.map_err(|error| error.to_string())?
+            }
+        };
+        Ok(ServedDns {
+            interface: wanted.interface.clone(),
+            addresses: wanted.addresses.clone(),
+            domain: wanted.domain.clone(),
+            blocks: wanted.blocks.clone(),
+            shared_with: BTreeSet::new(),
+            policy: wanted.policy.clone(),
+            rate_limit: wanted.rate_limit,
+            zone,
+            server,
+        })
+    }
+
+    /// Tells each server which other networks' names its guests may see, and which must not leave the host.
+    fn connect_zones(&self) {
+        let all = || self.networks.iter().filter_map(|(id, served)| Some((*id, served.dns.as_ref()?)));
+        let hidden: HashSet<_> =
+            all().filter(|(_, dns)| hides(&dns.domain)).filter_map(|(_, d)| hidden_key(&d.domain)).collect();
+        let hidden = Arc::new(hidden);
+        let mut visible: BTreeMap<NetworkId, Vec<SharedZone>> = BTreeMap::new();
+        for (id, dns) in all() {
+            for other in dns.shared_with.iter().filter(|other| **other != id) {
+                visible.entry(*other).or_default().push(dns.zone.clone());
             }
         }
-        if let Some(dns) = &served.dns {
-            dns.zone.update(|zone| update_names(zone, wanted.names));
-        }
-    }
-}
-
-fn update_names(zone: &mut Zone, names: Vec<DnsEntry>) {
-    let mut by_key: BTreeMap<(Uuid, NameSource), (DnsLabel, Vec<IpAddr>)> = BTreeMap::new();
-    for entry in names {
-        let slot = by_key.entry((entry.owner, entry.source)).or_insert_with(|| (entry.label, Vec::new()));
-        slot.1.extend(entry.addresses);
-    }
-    let gateway = zone.network();
-    zone.retain(|owner, source| owner == gateway || by_key.contains_key(&(owner, source)));
-    for ((owner, source), (label, addresses)) in by_key {
-        match zone.publish(owner, source, label, 0, addresses) {
-            Ok(()) => {}
-            // A guest that calls itself so gets no name, and its lease all the same.
-            Err(error @ ZoneError::Trusted(_)) => tracing::info!(%error, "a name is not served"),
-            Err(error) => tracing::warn!(%error, "a name is not served"),
+        for (id, dns) in all() {
+            let policy = Policy { hidden: Arc::clone(&hidden), ..dns.policy.clone() };
+            let visible = visible.remove(&id).unwrap_or_default();
+            dns.server.set_scope(DnsScope { visible, policy, rate_limit: dns.rate_limit });
         }
     }
 }
@@ -199,12 +259,14 @@ impl<S: Store> Outlets for Services<S> {
             let network = service.network;
             let mut served = self.networks.remove(&network).unwrap_or_default();
             served.problems.clear();
-            self.serve_dhcp(&mut served, &mut service).await;
+            // First, so that no lease is without its name.
             self.serve_dns(&mut served, network, service.dns.take()).await;
+            self.serve_dhcp(&mut served, &mut service).await;
             if served.dhcp.is_some() || served.dns.is_some() || !served.problems.is_empty() {
                 self.networks.insert(network, served);
             }
         }
+        self.connect_zones();
         self.networks.values().flat_map(|served| &served.problems).cloned().collect()
     }
 

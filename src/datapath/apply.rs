@@ -1,8 +1,9 @@
 //! What each change does to a state: the model that the simulated host runs on, and that keeps the daemon's picture of
 //! the real one current between observations.
 
-use super::{Change, Datapath, LinkChange, LinkKind, Sysctl, VlanEntry, change::Mismatch};
+use super::{Change, Datapath, Family, LinkChange, LinkKind, Set, Sysctl, Table, VlanEntry, change::Mismatch};
 use crate::net::{IfName, VlanId};
+use std::collections::BTreeSet;
 
 impl Datapath {
     /// Does one change, with what the kernel does along with it.
@@ -62,16 +63,37 @@ impl Datapath {
             Change::DeleteTable { family } => {
                 self.tables.remove(family).ok_or(Mismatch::NoTable(*family))?;
             }
-            Change::AddElements { family, set, elements } => {
-                let table = self.tables.get_mut(family).ok_or(Mismatch::NoTable(*family))?;
-                table.sets.entry(set.clone()).or_default().extend(elements.iter().cloned());
+            Change::AddSet { family, set, spec } => {
+                let new = Set { spec: spec.clone(), elements: BTreeSet::new() };
+                self.table_mut(*family)?.sets.insert(set.clone(), new);
             }
+            Change::DeleteSet { family, set } => {
+                self.table_mut(*family)?.sets.remove(set);
+            }
+            Change::PutChain { family, chain, rules } => {
+                self.table_mut(*family)?.chains.insert(chain.clone(), rules.clone());
+            }
+            Change::DeleteChain { family, chain } => {
+                self.table_mut(*family)?.chains.remove(chain);
+            }
+            Change::AddElements { family, set, elements } => {
+                self.set_mut(*family, set)?.elements.extend(elements.iter().cloned());
+            }
+            // Nothing is noted of such sets.
+            Change::ForgetElements { family, set, .. } => drop(self.set_mut(*family, set)?),
             Change::DeleteElements { family, set, elements } => {
-                let table = self.tables.get_mut(family).ok_or(Mismatch::NoTable(*family))?;
-                table.sets.entry(set.clone()).or_default().retain(|element| !elements.contains(element));
+                self.set_mut(*family, set)?.elements.retain(|element| !elements.contains(element));
             }
         }
         Ok(())
+    }
+
+    fn table_mut(&mut self, family: Family) -> Result<&mut Table, Mismatch> {
+        self.tables.get_mut(&family).ok_or(Mismatch::NoTable(family))
+    }
+
+    fn set_mut(&mut self, family: Family, set: &str) -> Result<&mut Set, Mismatch> {
+        self.table_mut(family)?.sets.get_mut(set).ok_or_else(|| Mismatch::NoSet(family, set.to_owned()))
     }
 
     fn set_link(&mut self, name: &IfName, change: &LinkChange) -> Result<(), Mismatch> {

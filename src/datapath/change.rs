@@ -1,4 +1,4 @@
-use super::{Address, Datapath, Family, Link, Sysctl, Table, VlanEntry};
+use super::{Address, Datapath, Family, Link, Sysctl, Table, Text, VlanEntry};
 use crate::net::{IfName, MacAddr, VlanId};
 use std::{collections::BTreeSet, fmt};
 
@@ -45,12 +45,38 @@ pub enum Change {
     DeleteTable {
         family: Family,
     },
+    /// Makes a set or map without elements.
+    AddSet {
+        family: Family,
+        set: String,
+        spec: Text,
+    },
+    DeleteSet {
+        family: Family,
+        set: String,
+    },
+    /// Makes a chain, or replaces its rules.
+    PutChain {
+        family: Family,
+        chain: String,
+        rules: Text,
+    },
+    DeleteChain {
+        family: Family,
+        chain: String,
+    },
     AddElements {
         family: Family,
         set: String,
         elements: BTreeSet<String>,
     },
     DeleteElements {
+        family: Family,
+        set: String,
+        elements: BTreeSet<String>,
+    },
+    /// Takes elements out of a set that packets fill, whether they are in it or not.
+    ForgetElements {
         family: Family,
         set: String,
         elements: BTreeSet<String>,
@@ -82,9 +108,30 @@ impl Change {
             self,
             Change::ReplaceTable { .. }
                 | Change::DeleteTable { .. }
+                | Change::AddSet { .. }
+                | Change::DeleteSet { .. }
+                | Change::PutChain { .. }
+                | Change::DeleteChain { .. }
                 | Change::AddElements { .. }
                 | Change::DeleteElements { .. }
+                | Change::ForgetElements { .. }
         )
+    }
+
+    /// The table that it changes.
+    pub fn family(&self) -> Option<Family> {
+        match self {
+            Change::ReplaceTable { family, .. }
+            | Change::DeleteTable { family }
+            | Change::AddSet { family, .. }
+            | Change::DeleteSet { family, .. }
+            | Change::PutChain { family, .. }
+            | Change::DeleteChain { family, .. }
+            | Change::AddElements { family, .. }
+            | Change::DeleteElements { family, .. }
+            | Change::ForgetElements { family, .. } => Some(*family),
+            _ => None,
+        }
     }
 }
 
@@ -106,14 +153,21 @@ impl fmt::Display for Change {
             Change::DeleteAddress { link, address } => write!(f, "- {link}: address {address}"),
             Change::SetSysctl { key, value } => write!(f, "~ {key} = {value}"),
             Change::ReplaceTable { family, table } => {
-                let elements: usize = table.sets.values().map(BTreeSet::len).sum();
+                let elements: usize = table.sets.values().map(|set| set.elements.len()).sum();
                 write!(f, "+ nftables table {family} vmfabric ({elements} elements)")
             }
             Change::DeleteTable { family } => write!(f, "- nftables table {family} vmfabric"),
+            Change::AddSet { family, set, .. } => write!(f, "+ nftables {family} set {set}"),
+            Change::DeleteSet { family, set } => write!(f, "- nftables {family} set {set}"),
+            Change::PutChain { family, chain, rules } => {
+                let count = rules.source.lines().count() - usize::from(rules.hook().is_some());
+                write!(f, "~ nftables {family} chain {chain}: {count} rules")
+            }
+            Change::DeleteChain { family, chain } => write!(f, "- nftables {family} chain {chain}"),
             Change::AddElements { family, set, elements } => {
                 write!(f, "+ nftables {family} {set}: {}", Listed(elements))
             }
-            Change::DeleteElements { family, set, elements } => {
+            Change::DeleteElements { family, set, elements } | Change::ForgetElements { family, set, elements } => {
                 write!(f, "- nftables {family} {set}: {}", Listed(elements))
             }
         }
@@ -126,7 +180,7 @@ impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;
         for (i, element) in self.0.iter().take(SHOWN).enumerate() {
-            write!(f, "{}{element}", if i == 0 { "" } else { ", " })?;
+            write!(f, "{}{}", if i == 0 { "" } else { ", " }, element.replace('"', ""))?;
         }
         if self.0.len() > SHOWN { write!(f, " and {} more", self.0.len() - SHOWN) } else { Ok(()) }
     }
@@ -173,6 +227,8 @@ pub enum Mismatch {
     NotAPort(IfName),
     #[error("there is no nftables table {0} vmfabric")]
     NoTable(Family),
+    #[error("table {0} vmfabric has no set {1}")]
+    NoSet(Family, String),
 }
 
 impl Datapath {

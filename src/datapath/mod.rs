@@ -4,12 +4,14 @@
 
 mod apply;
 mod change;
+mod connection;
 mod link;
 mod table;
 
 pub use change::{Change, LinkChange, Mismatch};
+pub use connection::{Connection, Tuple, TupleUpper};
 pub use link::{Address, BridgeSettings, Link, LinkKind, OWNED, VlanEntry, owned_alias};
-pub use table::{BOUND, Family, Table};
+pub use table::{BOUND, Family, Set, Table, Text, element_link, link_element};
 
 use crate::net::{IfName, VlanId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,4 +75,6 @@ pub struct Capabilities {
     pub bridge_vlan_filtering: bool,
     /// `CONFIG_NFT_BRIDGE_META`: `meta ibrname`, without which no rule can speak of all ports of a bridge.
     pub nft_bridge_meta: bool,
+    /// `CONFIG_NF_CONNTRACK_BRIDGE`: without it nothing knows which bridged packets answer others.
+    pub bridge_conntrack: bool,
 }

@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{
     intent::{NetworkDraft, NetworkId},
-    reconciler::{Command, View},
+    net::ParseError,
+    reconciler::{Command, RecordFilter, View},
 };
 use std::{collections::BTreeMap, sync::Arc};
 use zbus::{Connection, OwnedObjectPath, interface, message::Header};
@@ -56,10 +57,43 @@ impl NetworkObject {
     ) -> Result<(), Error> {
         self.context.authorize(bus, &header, Action::ManageNetworks).await?;
         let patch = value::to_patch(&changes)?;
-        let draft = self.context.handle.view().intent.network(self.id).map(NetworkDraft::of);
+        let draft = {
+            let view = self.context.handle.view();
+            view.intent.network(self.id).map(|network| NetworkDraft::of_in(network, &view.intent))
+        };
         value::check_patch(draft, &patch)?;
         self.context.handle.call(|reply| Command::UpdateNetwork(self.id, patch, reply)).await?;
         self.context.sync(bus, Dirty::network(self.id)).await
+    }
+
+    async fn add_record(
+        &self,
+        record: String,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] bus: &Connection,
+    ) -> Result<(), Error> {
+        self.context.authorize(bus, &header, Action::ManageNetworks).await?;
+        let record = record.parse().map_err(|error: ParseError| Error::InvalidArgument(error.to_string()))?;
+        self.context.handle.call(|reply| Command::AddRecord(self.id, record, reply)).await?;
+        self.context.sync(bus, Dirty::network(self.id)).await
+    }
+
+    #[zbus(out_args("removed"))]
+    async fn remove_records(
+        &self,
+        name: String,
+        r#type: String,
+        data: String,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] bus: &Connection,
+    ) -> Result<u32, Error> {
+        self.context.authorize(bus, &header, Action::ManageNetworks).await?;
+        let name = name.parse().map_err(|error: ParseError| Error::InvalidArgument(error.to_string()))?;
+        let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        let which = RecordFilter { name, type_name: some(r#type), data: some(data) };
+        let removed = self.context.handle.call(|reply| Command::RemoveRecords(self.id, which, reply)).await?;
+        self.context.sync(bus, Dirty::network(self.id)).await?;
+        Ok(removed)
     }
 
     async fn delete(
@@ -113,6 +147,26 @@ impl NetworkObject {
     }
 
     #[zbus(property)]
+    fn dns_records(&self) -> Vec<String> {
+        self.info.read(|info| info.dns_records.clone())
+    }
+
+    #[zbus(property)]
+    fn dns_forwarders(&self) -> Vec<String> {
+        self.info.read(|info| info.dns_forwarders.clone())
+    }
+
+    #[zbus(property)]
+    fn dns_shared_with(&self) -> Vec<OwnedObjectPath> {
+        self.info.read(|info| info.dns_shared_with.clone())
+    }
+
+    #[zbus(property)]
+    fn dns_forward_unknown(&self) -> bool {
+        self.info.read(|info| info.dns_forward_unknown)
+    }
+
+    #[zbus(property)]
     fn subnets(&self) -> Vec<OwnedObjectPath> {
         self.info.read(|info| info.subnets.clone())
     }
@@ -135,5 +189,20 @@ impl NetworkObject {
     #[zbus(property)]
     fn problems(&self) -> Vec<String> {
         self.info.read(|info| info.problems.clone())
+    }
+
+    #[zbus(property)]
+    fn port_security(&self) -> bool {
+        self.info.read(|info| info.port_security)
+    }
+
+    #[zbus(property)]
+    fn security_groups(&self) -> Vec<OwnedObjectPath> {
+        self.info.read(|info| info.security_groups.clone())
+    }
+
+    #[zbus(property)]
+    fn isolated(&self) -> bool {
+        self.info.read(|info| info.isolated)
     }
 }

@@ -2,11 +2,11 @@
 
 use crate::{
     backend::{ApplyError, Driver, DriverError},
-    datapath::{BridgeSettings, Change, Datapath, Link, LinkChange, LinkKind, Observed},
+    datapath::{BridgeSettings, Change, Connection, Datapath, Family, Link, LinkChange, LinkKind, Observed, Table},
     net::IfName,
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -20,6 +20,9 @@ struct State {
     /// Changes that still succeed; `None`: all.
     budget: Option<usize>,
     applied: Vec<Change>,
+    connections: Vec<Connection>,
+    /// How often somebody asked for them.
+    listed: usize,
 }
 
 /// A driver of a [`SimHost`].
@@ -59,7 +62,7 @@ impl SimHost {
         self.state().observed.datapath.forget_link(name);
     }
 
-    /// After `changes` more, each one fails, until told otherwise (`None`: never).
+    /// After `changes` more, each one fails, and so do questions for connections, until told otherwise (`None`: never).
     pub fn fail_after(&self, changes: Option<usize>) {
         self.state().budget = changes;
     }
@@ -67,6 +70,20 @@ impl SimHost {
     /// The changes done since the last call.
     pub fn take_applied(&self) -> Vec<Change> {
         std::mem::take(&mut self.state().applied)
+    }
+
+    /// What passes through the host as a connection from now on.
+    pub fn connect(&self, connection: Connection) {
+        self.state().connections.push(connection);
+    }
+
+    pub fn connections(&self) -> Vec<Connection> {
+        self.state().connections.clone()
+    }
+
+    /// How often the connections were listed.
+    pub fn times_listed(&self) -> usize {
+        self.state().listed
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -131,6 +148,10 @@ impl Driver for SimDriver {
         Ok(part)
     }
 
+    async fn listed(&mut self, tables: &BTreeMap<Family, Table>) -> Result<BTreeMap<Family, Table>, DriverError> {
+        Ok(tables.clone())
+    }
+
     /// Unlike the kernel's transactions, stops within a run of nftables changes too: a caller must bear both.
     async fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError> {
         let mut state = self.0.state();
@@ -138,6 +159,22 @@ impl Driver for SimDriver {
             state.apply(change).map_err(|source| ApplyError { done, change: change.to_string(), source })?;
         }
         Ok(())
+    }
+
+    async fn connections(&mut self, zones: &BTreeSet<u16>) -> Result<Vec<Connection>, DriverError> {
+        let mut state = self.0.state();
+        state.listed += 1;
+        if state.budget == Some(0) {
+            return Err(DriverError::Netlink("a failure made for a test".into()));
+        }
+        Ok(state.connections.iter().filter(|connection| zones.contains(&connection.zone)).cloned().collect())
+    }
+
+    async fn delete_connections(&mut self, connections: &[Connection]) -> Result<usize, DriverError> {
+        let mut state = self.0.state();
+        let before = state.connections.len();
+        state.connections.retain(|connection| !connections.contains(connection));
+        Ok(before - state.connections.len())
     }
 }
 
@@ -185,7 +222,7 @@ mod tests {
         host.driver().apply(&[bridge(false)]).await.expect("made");
         let settings = host.with(|observed| observed.datapath.links[&name("vmf-a")].bridge().copied());
         assert_eq!(settings, Some(BridgeSettings { vlan_filtering: false, default_pvid: None }));
-        let capabilities = Capabilities { bridge_vlan_filtering: true, nft_bridge_meta: true };
+        let capabilities = Capabilities { bridge_vlan_filtering: true, nft_bridge_meta: true, bridge_conntrack: true };
         let able = SimHost::new(Observed { capabilities, ..Observed::default() });
         able.driver().apply(&[bridge(true)]).await.expect("made");
     }

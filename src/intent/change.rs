@@ -1,4 +1,6 @@
-use super::{Network, NetworkId, Port, PortId, Subnet, SubnetId};
+use super::{
+    AddressGroup, AddressGroupId, Network, NetworkId, Port, PortId, SecurityGroup, SecurityGroupId, Subnet, SubnetId,
+};
 
 /// One change of the intent. `Put` makes or replaces whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +13,12 @@ pub enum Change {
     DeleteSubnet(SubnetId),
     PutPort(Port),
     DeletePort(PortId),
+    PutSecurityGroup(SecurityGroup),
+    /// Refused while a port, a network or a rule names it.
+    DeleteSecurityGroup(SecurityGroupId),
+    PutAddressGroup(AddressGroup),
+    /// Refused while a rule names it.
+    DeleteAddressGroup(AddressGroupId),
 }
 
 /// What takes an applied change back.

@@ -1,8 +1,9 @@
-use super::ResourceName;
+use super::{HostDns, IntentError, ResourceName, protocol};
 use crate::net::{IfName, VlanId};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
+    str::FromStr,
 };
 
 /// What the administrator says of this host, from the configuration file.
@@ -11,6 +12,13 @@ pub struct HostConfig {
     pub physical_networks: BTreeMap<ResourceName, PhysicalNetwork>,
     /// Interfaces that guests' packets may leave by, besides those with a default route.
     pub egress: BTreeSet<IfName>,
+    pub dns: HostDns,
+    /// Names of the security groups that new networks get.
+    pub default_security_groups: Vec<ResourceName>,
+    /// What of this host guests may reach over its gateways, besides DHCP, DNS and ping.
+    pub host_services: BTreeSet<HostService>,
+    /// Whether a guest's metadata may take port security off its NICs.
+    pub metadata_port_security_off: bool,
     pub dhcp: DhcpLimits,
 }
 
@@ -26,6 +34,27 @@ pub struct DhcpLimits {
 impl Default for DhcpLimits {
     fn default() -> Self {
         Self { leases_per_port: 16, packets_per_port: 100 }
+    }
+}
+
+/// A port of this host that guests may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostService {
+    /// TCP (6), UDP (17), SCTP (132), UDP-Lite (136) or DCCP (33).
+    pub protocol: u8,
+    pub port: u16,
+}
+
+impl FromStr for HostService {
+    type Err = IntentError;
+
+    /// `tcp/3128`.
+    fn from_str(text: &str) -> Result<Self, IntentError> {
+        let parsed = text.split_once('/').and_then(|(protocol, port)| {
+            let protocol = protocol::number(protocol).filter(|number| protocol::has_ports(*number))?;
+            Some(Self { protocol, port: port.parse().ok().filter(|port| *port != 0)? })
+        });
+        parsed.ok_or_else(|| IntentError::Invalid(format!("'{text}' is no service; write tcp/3128 or udp/123")))
     }
 }
 

@@ -6,25 +6,38 @@
 mod address;
 mod change;
 mod check;
+mod check_security;
+mod dns;
 mod draft;
+mod draft_security;
 mod error;
 mod host;
 mod name;
 mod network;
 mod port;
+mod protocol;
 mod resolve;
+mod rule;
+mod security;
 mod set;
 mod subnet;
 
 pub use address::pick_address;
 pub use change::{Change, Undo};
+pub use dns::{HostDns, MAX_FORWARDERS, MAX_RECORDS, NetworkDns};
 pub use draft::{NetworkDraft, PortDraft, SubnetDraft, patched};
+pub use draft_security::{AddressGroupDraft, PairDraft, SecurityGroupDraft};
 pub use error::IntentError;
-pub use host::{Bridging, DhcpLimits, HostConfig, PhysicalNetwork};
+pub use host::{Bridging, DhcpLimits, HostConfig, HostService, PhysicalNetwork};
 pub use name::ResourceName;
 pub use network::{Network, Segment};
 pub use port::{Device, FixedIp, Origin, Port, Trunk};
 pub use resolve::{NicRequest, NicSource, Resolution, ResolveError, changes_for, resolve};
+pub use rule::{RemoteDraft, RuleDraft, RuleDrafts, parse_prefix};
+pub use security::{
+    AddressGroup, AddressPair, Direction, Ethertype, NetworkSecurity, PortSecurity, Protection, Protocol, Qos, Rate,
+    Remote, Rule, SecurityGroup,
+};
 pub use set::Intent;
 pub use subnet::{Forward, HostRoute, Subnet, last_host};
 
@@ -60,4 +73,12 @@ id_type!(
 id_type!(
     /// A [`Port`]'s identity.
     PortId
+);
+id_type!(
+    /// A [`SecurityGroup`]'s identity.
+    SecurityGroupId
+);
+id_type!(
+    /// An [`AddressGroup`]'s identity.
+    AddressGroupId
 );

@@ -1,7 +1,7 @@
-use super::{NetworkId, ResourceName};
+use super::{Intent, NetworkDns, NetworkId, NetworkSecurity, ResourceName};
 use crate::net::{BootRule, DhcpOption, DomainName, IfName, VlanId};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 /// An isolated layer-2 broadcast domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,14 @@ pub struct Network {
     /// Where guests' names live, `lab.internal` say. `None`: `<name>.internal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns_domain: Option<DomainName>,
+    /// The zone that its bridged connections are tracked in, so that networks with the same addresses do not mix:
+    /// unique, chosen when the network is made, never 0.
+    #[serde(default)]
+    pub zone: u16,
+    #[serde(default)]
+    pub security: NetworkSecurity,
+    #[serde(default)]
+    pub dns: NetworkDns,
     /// DHCP options that guests are told besides; a port's win over its subnet's, those over its network's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dhcp_options: Vec<DhcpOption>,
@@ -67,6 +75,18 @@ impl Network {
             let hex = id.0.simple().to_string();
             IfName::new(&format!("vmf-{}", &hex[..11])).expect("4 + 11 hex digits are an interface name")
         })
+    }
+
+    /// Zones of networks are below; VLANs that are no network of ours have theirs from here on.
+    pub const VLAN_ZONES: u16 = 0xf000;
+
+    /// A connection tracking zone that no other network has; the same for the same identity where it is free.
+    pub fn free_zone(id: NetworkId, intent: &Intent) -> u16 {
+        let taken: BTreeSet<u16> = intent.networks().filter(|other| other.id != id).map(|other| other.zone).collect();
+        let [a, b, ..] = *id.0.as_bytes();
+        let first = u16::from_be_bytes([a, b]);
+        let mut zones = (0..Self::VLAN_ZONES).map(|step| first.wrapping_add(step) % Self::VLAN_ZONES);
+        zones.find(|zone| *zone != 0 && !taken.contains(zone)).unwrap_or(Self::VLAN_ZONES)
     }
 
     /// The domain that guests' names live in.

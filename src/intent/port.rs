@@ -1,4 +1,4 @@
-use super::{NetworkId, PortId, ResourceName, SubnetId};
+use super::{NetworkId, PortId, PortSecurity, ResourceName, SubnetId};
 use crate::net::{BootRule, ClientId, DhcpOption, DnsLabel, MacAddr, VlanId};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, net::IpAddr};
@@ -33,6 +33,8 @@ pub struct Port {
     /// The guest that it is for. `None`: whichever guest's NIC has its MAC and names its network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
+    #[serde(default, skip_serializing_if = "PortSecurity::is_default")]
+    pub security: PortSecurity,
     pub origin: Origin,
 }
 

@@ -1,5 +1,6 @@
 use super::{
-    Change, HostConfig, IntentError, Network, NetworkId, Origin, Port, PortId, Subnet, SubnetId, Undo, pick_address,
+    AddressGroup, AddressGroupId, Change, HostConfig, IntentError, Network, NetworkId, Origin, Port, PortId,
+    SecurityGroup, SecurityGroupId, Subnet, SubnetId, Undo, pick_address,
 };
 use crate::net::MacAddr;
 use std::{
@@ -9,11 +10,13 @@ use std::{
 use uuid::Uuid;
 
 /// All that people want of this host's networks, valid as a whole, with the indexes that lookups need.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Intent {
     pub(super) networks: BTreeMap<NetworkId, Network>,
     pub(super) subnets: BTreeMap<SubnetId, Subnet>,
     pub(super) ports: BTreeMap<PortId, Port>,
+    pub(super) groups: BTreeMap<SecurityGroupId, SecurityGroup>,
+    pub(super) address_groups: BTreeMap<AddressGroupId, AddressGroup>,
     by_mac: BTreeMap<(NetworkId, MacAddr), PortId>,
     by_device: BTreeMap<(Uuid, MacAddr), PortId>,
     by_tail: BTreeSet<([u8; 5], PortId)>,
@@ -32,6 +35,22 @@ impl Intent {
 
     pub fn ports(&self) -> impl ExactSizeIterator<Item = &Port> {
         self.ports.values()
+    }
+
+    pub fn security_groups(&self) -> impl ExactSizeIterator<Item = &SecurityGroup> {
+        self.groups.values()
+    }
+
+    pub fn address_groups(&self) -> impl ExactSizeIterator<Item = &AddressGroup> {
+        self.address_groups.values()
+    }
+
+    pub fn security_group(&self, id: SecurityGroupId) -> Option<&SecurityGroup> {
+        self.groups.get(&id)
+    }
+
+    pub fn address_group(&self, id: AddressGroupId) -> Option<&AddressGroup> {
+        self.address_groups.get(&id)
     }
 
     pub fn network(&self, id: NetworkId) -> Option<&Network> {
@@ -67,6 +86,20 @@ impl Intent {
         let by_id = name_or_id.parse().ok().and_then(|id| self.subnets.get(&SubnetId(id)));
         let by_name = || self.subnets.values().find(|subnet| subnet.name.as_str() == name_or_id);
         by_id.or_else(by_name).ok_or_else(|| IntentError::not_found("subnet", name_or_id))
+    }
+
+    /// A security group by its name or the text of its id.
+    pub fn find_security_group(&self, name_or_id: &str) -> Result<&SecurityGroup, IntentError> {
+        let by_id = name_or_id.parse().ok().and_then(|id| self.groups.get(&SecurityGroupId(id)));
+        let by_name = || self.groups.values().find(|group| group.name.as_str() == name_or_id);
+        by_id.or_else(by_name).ok_or_else(|| IntentError::not_found("security group", name_or_id))
+    }
+
+    /// An address group by its name or the text of its id.
+    pub fn find_address_group(&self, name_or_id: &str) -> Result<&AddressGroup, IntentError> {
+        let by_id = name_or_id.parse().ok().and_then(|id| self.address_groups.get(&AddressGroupId(id)));
+        let by_name = || self.address_groups.values().find(|group| group.name.as_str() == name_or_id);
+        by_id.or_else(by_name).ok_or_else(|| IntentError::not_found("address group", name_or_id))
     }
 
     /// A port by its name, the text of its id, or its MAC address where one port alone has it.
@@ -134,15 +167,18 @@ impl Intent {
     }
 
     /// What a store held. It was valid when it was stored; what a changed configuration no longer allows stays.
-    pub fn restore(networks: Vec<Network>, subnets: Vec<Subnet>, ports: Vec<Port>) -> Self {
+    pub fn restore(stored: Vec<Change>) -> Self {
         let mut intent = Self::default();
         let mut undo = Vec::new();
-        let networks = networks.into_iter().map(Change::PutNetwork);
-        let subnets = subnets.into_iter().map(Change::PutSubnet);
-        let ports = ports.into_iter().map(Change::PutPort);
-        for change in networks.chain(subnets).chain(ports) {
+        for change in stored {
             intent.replace(change, &mut undo);
             undo.clear();
+        }
+        // Networks made before there were zones.
+        let without: Vec<_> = intent.networks.values().filter(|network| network.zone == 0).map(|n| n.id).collect();
+        for id in without {
+            let zone = Network::free_zone(id, &intent);
+            intent.networks.entry(id).and_modify(|network| network.zone = zone);
         }
         intent
     }
@@ -205,6 +241,22 @@ impl Intent {
                 self.ports.insert(id, port);
                 undo.push(old.map_or(Change::DeletePort(id), Change::PutPort));
             }
+            Change::PutSecurityGroup(group) => {
+                let id = group.id;
+                let old = self.groups.insert(id, group);
+                undo.push(old.map_or(Change::DeleteSecurityGroup(id), Change::PutSecurityGroup));
+            }
+            Change::DeleteSecurityGroup(id) => {
+                undo.extend(self.groups.remove(&id).map(Change::PutSecurityGroup));
+            }
+            Change::PutAddressGroup(group) => {
+                let id = group.id;
+                let old = self.address_groups.insert(id, group);
+                undo.push(old.map_or(Change::DeleteAddressGroup(id), Change::PutAddressGroup));
+            }
+            Change::DeleteAddressGroup(id) => {
+                undo.extend(self.address_groups.remove(&id).map(Change::PutAddressGroup));
+            }
             Change::DeletePort(id) => {
                 if let Some(old) = self.ports.remove(&id) {
                     self.unindex(&old);
@@ -245,3 +297,23 @@ impl Intent {
 }
 
 const LOWEST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intent::NetworkDraft;
+
+    #[test]
+    fn networks_without_a_zone_get_one_each() {
+        let network = |n: u128| {
+            let name = crate::intent::ResourceName::new(&format!("n{n}")).expect("a name");
+            let draft = NetworkDraft::named(name);
+            let network = draft.complete(NetworkId(Uuid::from_u128(n)), &Intent::default(), None).expect("a network");
+            Change::PutNetwork(Network { zone: 0, ..network })
+        };
+        // All have the same first bytes of identity, from which the zone is chosen.
+        let intent = Intent::restore((1..=50).map(network).collect());
+        let zones: BTreeSet<u16> = intent.networks().map(|network| network.zone).collect();
+        assert!(zones.len() == 50 && !zones.contains(&0), "{zones:?}");
+    }
+}

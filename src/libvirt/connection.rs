@@ -25,7 +25,7 @@ use virt::{
     error::{Error, ErrorNumber},
 };
 
-/// A connection that stood for this long starts its successor's back-off anew.
+/// A connection that stood for this long starts its successor's back-off anew, and may be renewed.
 const STABLE: Duration = Duration::from_secs(10);
 /// From a change of libvirt's networks to our look at them: gathers changes, and bounds a quarrel with another program.
 const NETWORKS_SETTLE: Duration = Duration::from_millis(500);
@@ -153,6 +153,8 @@ struct Done;
 enum Lost {
     Done,
     Connection(String),
+    /// It stands, but its way to virtnetworkd does not: only a new one has network events.
+    Networks,
 }
 
 impl From<Done> for Lost {
@@ -191,6 +193,7 @@ impl Worker {
                     match self.serve(&session) {
                         Lost::Done => return,
                         Lost::Connection(reason) => (since, reason),
+                        Lost::Networks => continue,
                     }
                 }
             };
@@ -287,10 +290,11 @@ impl Worker {
 
     fn publish(&mut self, session: &Session, requested: bool) -> Result<(), Lost> {
         let Some(request) = &self.request else { return Ok(()) };
-        let published = match publish_all(session.connect(), request) {
-            Ok(published) => published,
+        // Behind modular daemons our connection keeps one of its own to virtnetworkd, which that one's restart breaks. It
+        // has no network events where virtnetworkd was not there when it began.
+        let (published, stale) = match publish_all(session.connect(), request) {
+            Ok(published) => (published, session.lacks_network_events()),
             Err(e) if !session.is_alive() => return Err(e.into()),
-            // Behind modular daemons our connection keeps one of its own to virtnetworkd, which that one's restart breaks.
             Err(_) => on_fresh_connection(&self.config.uri, request),
         };
         let results = published.networks.values().filter_map(|result| result.as_ref().err());
@@ -300,6 +304,13 @@ impl Worker {
         if requested || self.published.as_ref() != Some(&published) {
             self.published = Some(published.clone());
             self.tell(LibvirtEvent::Published(published))?;
+        }
+        if stale && session.age() >= STABLE {
+            tracing::info!(uri = self.config.uri, "connecting to libvirt anew: its network daemon has restarted");
+            return Err(Lost::Networks);
+        }
+        if stale {
+            self.publish_due = Some(Instant::now() + PUBLISH_RETRY);
         }
         Ok(())
     }
@@ -376,7 +387,8 @@ fn results(
     }
 }
 
-fn on_fresh_connection(uri: &str, request: &PublishRequest) -> Published {
+/// The outcome, and whether it could be had.
+fn on_fresh_connection(uri: &str, request: &PublishRequest) -> (Published, bool) {
     let outcome = open_bare(uri).and_then(|mut connect| {
         let outcome = publish_all(&connect, request);
         if let Err(e) = connect.close() {
@@ -384,11 +396,13 @@ fn on_fresh_connection(uri: &str, request: &PublishRequest) -> Published {
         }
         Ok(outcome?)
     });
-    outcome.unwrap_or_else(|e| {
-        let failed = PublishError::Libvirt { action: "list libvirt's networks".to_owned(), reason: e.to_string() };
-        let all = request.wanted.iter().map(|n| n.uuid).chain(request.earlier.iter().copied());
-        results(request, &all.map(|uuid| (uuid, failed.clone())).collect(), |_| true)
-    })
+    let e = match outcome {
+        Ok(published) => return (published, true),
+        Err(e) => e,
+    };
+    let failed = PublishError::Libvirt { action: "list libvirt's networks".to_owned(), reason: e.to_string() };
+    let all = request.wanted.iter().map(|n| n.uuid).chain(request.earlier.iter().copied());
+    (results(request, &all.map(|uuid| (uuid, failed.clone())).collect(), |_| true), false)
 }
 
 #[cfg(test)]

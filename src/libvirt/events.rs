@@ -10,7 +10,7 @@ use std::{
     mem::transmute,
     sync::{Arc, OnceLock},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use uuid::Uuid;
 use virt::{
@@ -72,6 +72,8 @@ pub(super) struct Session {
     domain_events: Vec<c_int>,
     network_events: Vec<c_int>,
     close_callback: bool,
+    lacks_network_events: bool,
+    since: Instant,
 }
 
 impl Session {
@@ -83,8 +85,14 @@ impl Session {
         epoch: u64,
     ) -> Result<Self, SessionError> {
         let connect = open_bare(uri)?;
-        let mut session =
-            Self { connect, domain_events: Vec::new(), network_events: Vec::new(), close_callback: false };
+        let mut session = Self {
+            connect,
+            domain_events: Vec::new(),
+            network_events: Vec::new(),
+            close_callback: false,
+            lacks_network_events: false,
+            since: Instant::now(),
+        };
         let listener = || Box::new(Listener { mailbox: Arc::clone(mailbox), epoch });
         session.on_close(listener())?;
         if_supported(session.connect.set_keep_alive(keepalive.0, keepalive.1).map(drop))?;
@@ -102,12 +110,23 @@ impl Session {
         session.on_domain(sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, device, listener())?;
         let subscribed = session.on_domain(sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, metadata, listener());
         optional("metadata events", subscribed)?;
-        optional("network events", session.on_networks(listener()))?;
+        let subscribed = session.on_networks(listener());
+        session.lacks_network_events = subscribed.as_ref().is_err_and(|e| e.code() != ErrorNumber::NoSupport);
+        optional("network events", subscribed)?;
         Ok(session)
     }
 
     pub(super) fn connect(&self) -> &Connect {
         &self.connect
+    }
+
+    /// The subscription failed, which another connection's need not.
+    pub(super) fn lacks_network_events(&self) -> bool {
+        self.lacks_network_events
+    }
+
+    pub(super) fn age(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// Whether the connection still stands, without asking the other side.

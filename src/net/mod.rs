@@ -1,14 +1,18 @@
 //! Values of the network world, checked when they are made: whoever holds one need not check it again.
 
 pub mod dhcp;
+mod dns_forwarder;
 mod dns_name;
+mod dns_record;
 mod if_name;
 mod mac;
 mod range;
 mod vlan;
 
 pub use dhcp::{BootRule, BootSelector, ClientId, DhcpOption};
+pub use dns_forwarder::DnsForwarder;
 pub use dns_name::{DnsLabel, DomainName};
+pub use dns_record::{DnsRecord, RecordData, RecordName, RecordTarget};
 pub use if_name::IfName;
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use mac::MacAddr;
@@ -28,6 +32,10 @@ pub enum ParseError {
     IfName { name: String, why: &'static str },
     #[error("'{name}' is not a DNS name: {why}")]
     DnsName { name: String, why: &'static str },
+    #[error("'{text}' is not a DNS record: {why}")]
+    DnsRecord { text: String, why: String },
+    #[error("'{0}' is not a DNS forwarder; write DOMAIN=ADDRESS, DOMAIN=ADDRESS:PORT, or DOMAIN= for nobody")]
+    DnsForwarder(String),
     #[error("'{text}' is not a DHCP option: {why}")]
     DhcpOption { text: String, why: String },
     #[error("'{text}' is not a boot rule: {why}")]

@@ -1,14 +1,15 @@
 //! What a host's kernel should be, as a pure function of the intent, the guests that run, and what the host has.
 
 mod bridge;
+mod filter;
+mod forward;
 mod l3;
-mod nft;
 mod port;
 mod problem;
 
 pub use crate::datapath::BOUND;
+pub use filter::{BRIDGES, RECEIVED_REASONS, SENT_REASONS, link_local};
 pub use l3::gateway_name;
-pub use nft::{BRIDGES, known_skeletons};
 pub use port::port_of_alias;
 pub use problem::{Problem, Subject};
 
@@ -47,7 +48,8 @@ pub fn plan(input: Input<'_>) -> Plan {
     }
     let gateways = l3::plan_gateways(input, &bridges, &mut plan);
     l3::plan_forwarding(input, &gateways, &mut plan);
-    nft::plan_tables(input, &bridges, &gateways, &mut plan);
+    filter::plan_filters(input, &bridges, &mut plan);
+    forward::plan_forward_table(input.host, &gateways, &mut plan);
     plan
 }
 
@@ -55,6 +57,7 @@ pub fn plan(input: Input<'_>) -> Plan {
 /// takes away nothing, so that a full plan must follow where something may have to go.
 pub fn plan_ports(input: Input<'_>, ports: &[PortId]) -> Plan {
     let mut plan = Plan::default();
+    let mut placements = bridge::Placements::new();
     for port in ports {
         let Some(tap) = input.attachments.get(port) else { continue };
         let Some(network) = input.intent.port(*port).and_then(|port| input.intent.network(port.network)) else {
@@ -63,8 +66,9 @@ pub fn plan_ports(input: Input<'_>, ports: &[PortId]) -> Plan {
         let mut nowhere = Plan::default();
         let bridges = bridge::bridges_of(input, network, &mut nowhere);
         port::plan_port(input, &bridges, *port, tap, &mut plan);
+        placements.extend(bridges);
     }
-    nft::bind_ports(input, &mut plan);
+    filter::plan_filters_of(input, &placements, ports, &mut plan);
     plan
 }
 

@@ -23,6 +23,9 @@ pub(super) fn plan_port(input: Input<'_>, placements: &Placements, id: PortId, t
     if port.trunk.is_some() && !placement.vlan_aware {
         return fail(format!("bridge {} does not tell VLANs apart, which a trunk port needs", placement.bridge));
     }
+    if let Some(why) = super::filter::refusal(input, network, port) {
+        return fail(why);
+    }
     let mut vlans = Vec::new();
     match &port.trunk {
         None => vlans.extend(placement.vlan.map(|vid| (vid, VlanEntry::Native))),

@@ -1,13 +1,13 @@
 //! What clients ask for.
 
-use super::{Command, CommandError, Engine, Outlets, View};
+use super::{Command, CommandError, Engine, Outlets, RecordFilter, View};
 use crate::{
     backend::{Driver, Store},
     intent::{
         Change, IntentError, Network, NetworkDraft, NetworkId, Origin, Port, PortDraft, PortId, Subnet, SubnetDraft,
         SubnetId, patched,
     },
-    net::IpNet,
+    net::{DnsRecord, IpNet},
 };
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, net::IpAddr};
@@ -19,6 +19,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         match command {
             Command::CreateNetwork(draft, reply) => drop(reply.send(self.create_network(draft).await)),
             Command::UpdateNetwork(id, patch, reply) => drop(reply.send(self.update_network(id, patch).await)),
+            Command::AddRecord(id, record, reply) => drop(reply.send(self.add_record(id, record).await)),
+            Command::RemoveRecords(id, which, reply) => drop(reply.send(self.remove_records(id, which).await)),
             Command::DeleteNetwork(id, reply) => drop(reply.send(self.delete_network(id).await)),
             Command::CreateSubnet(draft, reply) => drop(reply.send(self.create_subnet(draft).await)),
             Command::UpdateSubnet(id, patch, reply) => drop(reply.send(self.update_subnet(id, patch).await)),
@@ -28,11 +30,15 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             Command::DeletePort(id, reply) => drop(reply.send(self.delete_port(id).await)),
             Command::Plan(reply) => drop(reply.send(self.show_plan().await)),
             Command::Ping(reply) | Command::Stop(reply) => drop(reply.send(Ok(()))),
+            Command::Group(command) => self.serve_group_command(command).await,
         }
     }
 
     async fn create_network(&mut self, draft: NetworkDraft) -> Result<Network, CommandError> {
-        let network = draft.complete(NetworkId(Uuid::new_v4()), &self.view().intent, None)?;
+        let network = {
+            let view = self.view();
+            draft.with_defaults(&view.host).complete(NetworkId(Uuid::new_v4()), &view.intent, None)?
+        };
         self.commit_and_mark(Change::PutNetwork(network.clone())).await?;
         Ok(network)
     }
@@ -41,10 +47,31 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let network = {
             let view = self.view();
             let old = view.intent.find_network(&id.to_string())?;
-            patched(&NetworkDraft::of(old), patch)?.complete(id, &view.intent, Some(old))?
+            let draft = patched(&NetworkDraft::of_in(old, &view.intent), patch)?.with_defaults(&view.host);
+            draft.complete(id, &view.intent, Some(old))?
         };
         self.commit_and_mark(Change::PutNetwork(network.clone())).await?;
         Ok(network)
+    }
+
+    async fn add_record(&mut self, id: NetworkId, record: DnsRecord) -> Result<(), CommandError> {
+        let mut network = self.view().intent.find_network(&id.to_string())?.clone();
+        network.dns.records.push(record);
+        self.commit_and_mark(Change::PutNetwork(network)).await
+    }
+
+    async fn remove_records(&mut self, id: NetworkId, which: RecordFilter) -> Result<u32, CommandError> {
+        let mut network = self.view().intent.find_network(&id.to_string())?.clone();
+        let before = network.dns.records.len();
+        network.dns.records.retain(|record| !which.matches(record));
+        let removed = before - network.dns.records.len();
+        if removed == 0 {
+            let what = [Some(which.name.to_string()), which.type_name, which.data];
+            let what = what.into_iter().flatten().collect::<Vec<_>>().join(" ");
+            return Err(IntentError::NotFound { kind: "DNS record", name: what, hint: String::new() }.into());
+        }
+        self.commit_and_mark(Change::PutNetwork(network)).await?;
+        Ok(u32::try_from(removed).unwrap_or(u32::MAX))
     }
 
     async fn delete_network(&mut self, id: NetworkId) -> Result<(), CommandError> {
@@ -132,7 +159,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         self.commit_and_mark(Change::DeletePort(id)).await
     }
 
-    async fn commit_and_mark(&mut self, change: Change) -> Result<(), CommandError> {
+    pub(super) async fn commit_and_mark(&mut self, change: Change) -> Result<(), CommandError> {
         self.commit(vec![change]).await?;
         self.mark_dirty();
         Ok(())
@@ -159,7 +186,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     async fn show_plan(&mut self) -> Result<Vec<String>, CommandError> {
         self.observe().await?;
-        Ok(self.plan_now().1.iter().map(ToString::to_string).collect())
+        Ok(self.plan_now().await.1.iter().map(ToString::to_string).collect())
     }
 }
 

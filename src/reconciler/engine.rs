@@ -1,10 +1,13 @@
-use super::{Command, HookIndex, Notice, Outlets, Problem, View, leases::Trouble, services::services_of};
+use super::{
+    Command, HookIndex, Notice, Outlets, Problem, View, former, forms::Forms, leases::Trouble, services::services_of,
+};
 use crate::{
     backend::{Driver, LinkEvent, Loaded, Store, StoreError, Write},
     datapath::{Observed, Sysctl},
     intent::{self, Change, HostConfig, Intent, NetworkId, PortId},
     libvirt::LibvirtEvent,
     net::IfName,
+    policy::takes_away,
     server::{
         clock::{self, LeaseClock},
         dhcpv4::DhcpEvent,
@@ -58,6 +61,7 @@ pub struct Engine<D, S, O> {
     pub(super) store: Arc<S>,
     pub(super) outlets: O,
     pub(super) observed: Observed,
+    pub(super) forms: Forms,
     /// What kernel parameters were before we set them.
     pub(super) previous: BTreeMap<Sysctl, String>,
     /// The running guests' NICs that libvirt or the hook told of: the tap of each port, and whose it is.
@@ -73,6 +77,8 @@ pub struct Engine<D, S, O> {
     pub(super) dhcp_problems: BTreeMap<(NetworkId, Trouble), Problem>,
     pub(super) libvirt_problems: BTreeMap<Uuid, Problem>,
     pub(super) guest_problems: BTreeMap<Uuid, Vec<Problem>>,
+    /// Whether a change may have taken away what connections under way were allowed by.
+    pub(super) revoking: bool,
     dirty: Option<Dirty>,
     retry: Option<(Duration, Instant)>,
     tick: Instant,
@@ -100,7 +106,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     ) -> Result<Self, StartError> {
         let loaded = store.load().await?;
         let observed = driver.observe().await?;
-        let (fresh, previous) = (is_fresh(&loaded), previous_of(&loaded));
+        let (fresh, previous) = (is_fresh(&loaded), former::previous_of(&loaded));
         let memo = loaded.memos.iter().find(|(key, _)| key == clock::MEMO).map(|(_, value)| value.as_str());
         let (lease_clock, memo) = LeaseClock::resume(memo);
         if let Some(value) = memo {
@@ -113,6 +119,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             store,
             outlets,
             observed,
+            forms: Forms::default(),
             previous,
             taps: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -124,6 +131,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             dhcp_problems: BTreeMap::new(),
             libvirt_problems: BTreeMap::new(),
             guest_problems: BTreeMap::new(),
+            // The daemon may have ended between a change and what follows from it.
+            revoking: true,
             dirty: None,
             retry: None,
             tick: Instant::now() + TICK,
@@ -131,6 +140,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             services_due: None,
         };
         engine.take_up(loaded, host, lease_clock);
+        engine.make_default_group().await?;
         if fresh {
             engine.make_default_network().await?;
         }
@@ -145,11 +155,11 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     /// Loads what is stored, leniently: what a changed configuration no longer allows is still there, and is reported
     /// by the plan.
-    fn take_up(&mut self, loaded: Loaded, host: HostConfig, lease_clock: LeaseClock) {
+    fn take_up(&mut self, mut loaded: Loaded, host: HostConfig, lease_clock: LeaseClock) {
         let mut view = self.view_mut();
         view.lease_clock = lease_clock;
         let now = lease_clock.now();
-        view.intent = Intent::restore(loaded.networks, loaded.subnets, loaded.ports);
+        view.intent = Intent::restore(loaded.take_intent());
         view.host = host;
         // Those that ran out are the servers' to remember.
         let leases = loaded.leases.into_iter().filter(|lease| lease.expires > now);
@@ -313,11 +323,12 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         if changes.is_empty() && more.is_empty() {
             return Ok(());
         }
-        let (notices, networks, undo) = {
+        let (notices, networks, takes_away, undo) = {
             let mut view = self.view_mut();
             let View { intent, host, .. } = &mut *view;
             let (notices, networks) = (notices_of(intent, &changes), networks_of(intent, &changes));
-            (notices, networks, intent.apply(changes.clone(), host)?)
+            let takes_away = changes.iter().any(|change| takes_away(intent, change));
+            (notices, networks, takes_away, intent.apply(changes.clone(), host)?)
         };
         let deletes = |change: &Change| {
             matches!(change, Change::DeleteNetwork(_) | Change::DeleteSubnet(_) | Change::DeletePort(_))
@@ -332,6 +343,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             matches!(notice, Notice::NetworkAdded(_) | Notice::NetworkChanged(_) | Notice::NetworkRemoved(_))
         });
         self.touched.extend(networks);
+        if takes_away {
+            self.revoking = true;
+            self.mark_dirty();
+        }
         if deleted {
             self.forget_orphans();
         }
@@ -377,21 +392,12 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Driver(#[from] crate::backend::DriverError),
-    #[error("the first network cannot be made: {0}")]
-    FirstNetwork(#[from] super::CommandError),
+    #[error("what a host has from its first start cannot be made: {0}")]
+    FirstStart(#[from] super::CommandError),
 }
 
 fn is_fresh(loaded: &Loaded) -> bool {
     loaded.networks.is_empty() && !loaded.memos.iter().any(|(key, _)| key == super::bootstrap::MADE)
-}
-
-/// What kernel parameters of others' links were before they were set, as the store remembers it.
-pub(crate) fn previous_of(loaded: &Loaded) -> BTreeMap<Sysctl, String> {
-    let parse = |(key, value): &(String, String)| {
-        let link = key.strip_prefix("sysctl:net/ipv4/conf/")?.strip_suffix("/forwarding")?;
-        Some((Sysctl::Ipv4Forwarding(IfName::new(link).ok()?), value.clone()))
-    };
-    loaded.memos.iter().filter_map(parse).collect()
 }
 
 fn notices_of(intent: &Intent, changes: &[Change]) -> Vec<Notice> {
@@ -413,6 +419,16 @@ fn notices_of(intent: &Intent, changes: &[Change]) -> Vec<Notice> {
             }
             Change::PutPort(p) if intent.port(p.id).is_some() => vec![Notice::PortChanged(p.id)],
             Change::PutPort(p) => vec![Notice::PortAdded(p.id), Notice::NetworkChanged(p.network)],
+            Change::PutSecurityGroup(g) if intent.security_group(g.id).is_some() => {
+                vec![Notice::SecurityGroupChanged(g.id)]
+            }
+            Change::PutSecurityGroup(g) => vec![Notice::SecurityGroupAdded(g.id)],
+            Change::DeleteSecurityGroup(id) => vec![Notice::SecurityGroupRemoved(*id)],
+            Change::PutAddressGroup(g) if intent.address_group(g.id).is_some() => {
+                vec![Notice::AddressGroupChanged(g.id)]
+            }
+            Change::PutAddressGroup(g) => vec![Notice::AddressGroupAdded(g.id)],
+            Change::DeleteAddressGroup(id) => vec![Notice::AddressGroupRemoved(*id)],
             Change::DeletePort(id) => {
                 let network = intent.port(*id).map(|port| Notice::NetworkChanged(port.network));
                 [Notice::PortRemoved(*id)].into_iter().chain(network).collect()
@@ -428,6 +444,10 @@ fn networks_of(intent: &Intent, changes: &[Change]) -> BTreeSet<NetworkId> {
         Change::DeleteSubnet(id) => intent.subnet(*id).map(|subnet| subnet.network),
         Change::PutPort(port) => Some(port.network),
         Change::DeletePort(id) => intent.port(*id).map(|port| port.network),
+        Change::PutSecurityGroup(_)
+        | Change::DeleteSecurityGroup(_)
+        | Change::PutAddressGroup(_)
+        | Change::DeleteAddressGroup(_) => None,
     };
     changes.iter().filter_map(network).collect()
 }

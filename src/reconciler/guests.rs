@@ -11,7 +11,7 @@ use crate::{
     },
     libvirt::domain_xml::{self, Domain, Nic},
     net::IfName,
-    planner::{Input, plan_ports, port_of_alias},
+    planner::{Input, Subject, plan_ports, port_of_alias},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -113,7 +113,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         for round in 0..3 {
             let seen = self.driver.observe_links(&links).await.map_err(|error| error.to_string())?;
             self.merge(&links, seen);
-            let (problems, changes) = self.plan_part(&ports, &links);
+            let (problems, changes) = self.plan_part(&ports, &links).await;
             if let Some(problem) = problems.first() {
                 return Err(problem.message.clone());
             }
@@ -128,7 +128,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 self.note_done(&changes[..error.done.min(changes.len())]);
                 // The table may be gone, or a bridge: the whole pass mends what a part cannot.
                 self.full_pass().await;
-                let (_, left) = self.plan_part(&ports, &links);
+                let (_, left) = self.plan_part(&ports, &links).await;
                 if !left.is_empty() {
                     return Err(error.to_string());
                 }
@@ -139,16 +139,26 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         Ok(())
     }
 
-    pub(super) fn plan_part(&self, ports: &[PortId], links: &BTreeSet<IfName>) -> (Vec<Problem>, Vec<KernelChange>) {
-        let view = self.view();
-        let input = Input {
-            intent: &view.intent,
-            host: &view.host,
-            attachments: &self.taps,
-            observed: &self.observed,
-            previous: &self.previous,
+    pub(super) async fn plan_part(
+        &mut self,
+        ports: &[PortId],
+        links: &BTreeSet<IfName>,
+    ) -> (Vec<Problem>, Vec<KernelChange>) {
+        let mut plan = {
+            let view = self.view();
+            let input = Input {
+                intent: &view.intent,
+                host: &view.host,
+                attachments: &self.taps,
+                observed: &self.observed,
+                previous: &self.previous,
+            };
+            plan_ports(input, ports)
         };
-        let plan = plan_ports(input, ports);
+        if let Err(error) = self.tell_forms(&mut plan.desired.tables).await {
+            let message = format!("the kernel does not take the rules that filter guests: {error}");
+            plan.problems.push(Problem::new(Subject::Host, message));
+        }
         let changes = diff(&self.observed.datapath, &plan.desired, Scope::Links(links));
         (plan.problems, changes)
     }
@@ -171,9 +181,21 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             let fresh = attachment.is_some_and(|attachment| !std::mem::replace(&mut attachment.verified, true));
             drop(view);
             if fresh {
+                self.log_port(*port, "port is up");
                 self.notify(Notice::PortChanged(*port));
             }
         }
+    }
+
+    fn log_port(&self, port: PortId, what: &str) {
+        let view = self.view();
+        let Some(known) = view.intent.port(port) else { return };
+        let network = view.intent.network(known.network).map(|network| network.name.to_string()).unwrap_or_default();
+        let attachment = view.attachments.get(&port);
+        let domain = attachment.and_then(|attachment| attachment.guest.as_ref()).or(known.device.as_ref());
+        let domain = domain.map(|guest| guest.name.as_str()).unwrap_or_default();
+        let tap = attachment.map(|attachment| attachment.tap.as_str()).unwrap_or_default();
+        tracing::info!(network, %port, mac = %known.mac, domain, tap, "{what}");
     }
 
     /// Notes that a port's guest runs with this tap.
@@ -208,7 +230,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     /// Whether there was a tap to forget.
     pub(super) fn forget_tap(&mut self, port: PortId) -> bool {
-        self.taps.remove(&port);
+        if self.taps.remove(&port).is_some() {
+            self.log_port(port, "port is down");
+        }
         let was = self.view_mut().attachments.remove(&port).is_some();
         if was {
             self.touch_shared(port);
@@ -273,6 +297,8 @@ pub(super) fn request_of(domain: &Domain, nic: &Nic) -> NicRequest {
         source: source_of(&nic.source),
         wish_network: wish.network,
         wish_port: wish.port,
+        wish_groups: wish.security_groups,
+        wish_port_security: wish.port_security,
         vlans: vlan.as_ref().map(|vlan| vlan.tags.iter().copied().collect()).unwrap_or_default(),
         native_vlan: vlan.as_ref().and_then(|vlan| vlan.native),
         trunk: vlan.as_ref().is_some_and(|vlan| vlan.trunk),

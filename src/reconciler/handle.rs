@@ -1,7 +1,11 @@
-use super::View;
+use super::{GroupCommand, View};
 use crate::{
     backend::{DriverError, StoreError},
-    intent::{IntentError, Network, NetworkDraft, NetworkId, Port, PortDraft, PortId, Subnet, SubnetDraft, SubnetId},
+    intent::{
+        AddressGroupId, IntentError, Network, NetworkDraft, NetworkId, Port, PortDraft, PortId, SecurityGroupId,
+        Subnet, SubnetDraft, SubnetId,
+    },
+    net::{DnsRecord, RecordName},
 };
 use serde_json::{Map, Value};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
@@ -15,6 +19,9 @@ pub type Reply<T> = oneshot::Sender<Result<T, CommandError>>;
 pub enum Command {
     CreateNetwork(NetworkDraft, Reply<Network>),
     UpdateNetwork(NetworkId, Map<String, Value>, Reply<Network>),
+    AddRecord(NetworkId, DnsRecord, Reply<()>),
+    /// Of a network: all of a name, or those of a type, or with that data too. How many they were.
+    RemoveRecords(NetworkId, RecordFilter, Reply<u32>),
     DeleteNetwork(NetworkId, Reply<()>),
     CreateSubnet(SubnetDraft, Reply<Subnet>),
     UpdateSubnet(SubnetId, Map<String, Value>, Reply<Subnet>),
@@ -22,12 +29,32 @@ pub enum Command {
     CreatePort(PortDraft, Reply<Port>),
     UpdatePort(PortId, Map<String, Value>, Reply<Port>),
     DeletePort(PortId, Reply<()>),
+    Group(GroupCommand),
     /// What a full pass would change now, as text, one line a change.
     Plan(Reply<Vec<String>>),
     /// Answered by a loop that is alive.
     Ping(Reply<()>),
     /// Ends the loop; what runs stays as it is.
     Stop(Reply<()>),
+}
+
+/// Which records are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordFilter {
+    pub name: RecordName,
+    /// As [`RecordData::type_name`](crate::net::RecordData::type_name) gives it.
+    pub type_name: Option<String>,
+    /// As it is written.
+    pub data: Option<String>,
+}
+
+impl RecordFilter {
+    pub fn matches(&self, record: &DnsRecord) -> bool {
+        let same = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|w| w.eq_ignore_ascii_case(is));
+        record.name == self.name
+            && same(&self.type_name, record.data.type_name())
+            && same(&self.data, &record.data.to_string())
+    }
 }
 
 /// Why a command was refused. Nothing has changed then.
@@ -59,6 +86,12 @@ pub enum Notice {
     PortAdded(PortId),
     PortChanged(PortId),
     PortRemoved(PortId),
+    SecurityGroupAdded(SecurityGroupId),
+    SecurityGroupChanged(SecurityGroupId),
+    SecurityGroupRemoved(SecurityGroupId),
+    AddressGroupAdded(AddressGroupId),
+    AddressGroupChanged(AddressGroupId),
+    AddressGroupRemoved(AddressGroupId),
     LeasesChanged(NetworkId),
     /// Health, problems, libvirt's state.
     StatusChanged,

@@ -11,6 +11,11 @@ use std::collections::BTreeMap;
 
 impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     pub(super) async fn serve_hook(&mut self, call: HookCall) {
+        let domain = match &call.event {
+            HookEvent::Prepare(domain) | HookEvent::Start(domain) | HookEvent::Changed { domain, .. } => &domain.name,
+            HookEvent::PortCreated { port, .. } => &port.owner_name,
+        };
+        let domain = domain.clone();
         let result = match call.event {
             HookEvent::Prepare(domain) => self.prepare(&domain).await,
             HookEvent::Start(domain) => self.start_guest(&domain).await,
@@ -24,7 +29,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             HookEvent::PortCreated { network, port } => self.prepare_nic(&network, port).await,
         };
         if let Err(reason) = &result {
-            tracing::warn!(reason, "a guest is kept from starting");
+            tracing::warn!(domain, reason, "a guest or NIC is kept from starting");
         }
         // A hook that gave up waiting has failed the start by itself.
         let _ = call.reply.send(result);

@@ -44,23 +44,15 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     fn lease_granted(&mut self, lease: &Lease) {
         let network = NetworkId(lease.network);
-        let record = LeaseRecord::from(lease);
-        let (name, port) = (record.host_name.clone(), record.port);
-        let old = self.view_mut().leases.insert((network, IpAddr::V4(lease.address)), record);
-        // Neither a renewal nor a guest without a name changes what is said of names.
-        let changed = match old {
-            Some(old) => (old.host_name, old.port) != (name, port),
-            None => name.is_some(),
-        };
-        if changed {
-            self.touched.insert(network);
-        }
+        // Its name is in DNS already: the outlets see to that when it is stored.
+        self.view_mut().leases.insert((network, IpAddr::V4(lease.address)), LeaseRecord::from(lease));
         self.notify(Notice::LeasesChanged(network));
     }
 
     fn lease_ended(&mut self, lease: &Lease) {
         let network = NetworkId(lease.network);
         let old = self.view_mut().leases.remove(&(network, IpAddr::V4(lease.address)));
+        // One that runs out stays in the store as it is, which the outlets do not hear of.
         if old.is_some_and(|old| old.host_name.is_some()) {
             self.touched.insert(network);
         }

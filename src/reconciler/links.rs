@@ -3,7 +3,7 @@
 use super::{Engine, Outlets, Subject};
 use crate::{
     backend::{Driver, LinkEvent, Store},
-    datapath::{Change, Family, Link},
+    datapath::{Change, Family, Link, link_element},
     intent::{Bridging, PortId},
     net::IfName,
     planner::{BOUND, port_of_alias},
@@ -34,6 +34,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                     Seen::Changed(port) => drop(changed.insert(name, port)),
                     Seen::Nothing => drop(taps.remove(&name)),
                 },
+                LinkEvent::Tables => {
+                    tracing::warn!("somebody changed nftables table vmfabric; it is put right");
+                    self.mark_dirty();
+                }
                 LinkEvent::Layer3 | LinkEvent::Overrun => self.mark_dirty(),
             }
         }
@@ -64,7 +68,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         // The end of one that is gone meanwhile is told next.
         let there = &self.observed.datapath.links;
         let ports: Vec<PortId> = taps.iter().filter(|(tap, _)| there.contains_key(*tap)).map(|(_, p)| *p).collect();
-        let (problems, changes) = self.plan_part(&ports, &links);
+        let (problems, changes) = self.plan_part(&ports, &links).await;
         if !problems.is_empty() || !changes.is_empty() {
             self.mark_dirty();
         }
@@ -74,19 +78,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let known = self.observed.datapath.links.contains_key(name);
         self.observed.datapath.forget_link(name);
         let ports: Vec<PortId> = self.taps.iter().filter(|(_, tap)| *tap == name).map(|(port, _)| *port).collect();
-        // The name must not let the next tap that gets it speak.
-        let table = self.observed.datapath.tables.get(&Family::Bridge);
-        if table.and_then(|table| table.sets.get(BOUND)).is_some_and(|bound| bound.contains(name.as_str())) {
-            let elements = BTreeSet::from([name.to_string()]);
-            let change = Change::DeleteElements { family: Family::Bridge, set: BOUND.to_owned(), elements };
-            match self.driver.apply(std::slice::from_ref(&change)).await {
-                Ok(()) => self.note_done(&[change]),
-                Err(error) => {
-                    tracing::warn!(%error, "a tap that is gone is still allowed to speak");
-                    self.mark_dirty();
-                }
-            }
-        }
+        self.forget_filters(name).await;
         // A tap on a local network takes with it all that was there for it alone; others leave VLANs on the uplink.
         let complained = |port: &PortId| self.plan_problems.iter().any(|p| p.subject == Subject::Port(*port));
         let local = !ports.is_empty() && ports.iter().all(|port| self.is_local(*port) && !complained(port));
@@ -94,6 +86,33 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             self.mark_dirty();
         }
         ports.into_iter().for_each(|port| self.tap_gone(port));
+    }
+
+    /// Takes a link that is gone out of the sets, `bound` first: its name must not let the next tap that gets it speak.
+    async fn forget_filters(&mut self, name: &IfName) {
+        let Some(table) = self.observed.datapath.tables.get(&Family::Bridge) else { return };
+        let mut changes: Vec<Change> = (table.sets.iter())
+            .map(|(set, content)| (set.clone(), content.of_link(name).cloned().collect::<BTreeSet<_>>()))
+            .filter(|(_, elements)| !elements.is_empty())
+            .map(|(set, elements)| Change::DeleteElements { family: Family::Bridge, set, elements })
+            .collect();
+        if changes.is_empty() {
+            return;
+        }
+        let counting = table.sets.iter().filter(|(_, content)| content.is_dynamic());
+        changes.extend(counting.map(|(set, _)| Change::ForgetElements {
+            family: Family::Bridge,
+            set: set.clone(),
+            elements: [link_element(name)].into(),
+        }));
+        changes.sort_by_key(|change| !matches!(change, Change::DeleteElements { set, .. } if set == BOUND));
+        match self.driver.apply(&changes).await {
+            Ok(()) => self.note_done(&changes),
+            Err(error) => {
+                tracing::warn!(%error, "a tap that is gone is still known to the filters");
+                self.mark_dirty();
+            }
+        }
     }
 
     /// A port's tap is gone: the guest stopped, or the NIC was unplugged.

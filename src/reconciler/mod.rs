@@ -3,6 +3,9 @@
 mod bootstrap;
 mod commands;
 mod engine;
+mod former;
+mod forms;
+mod group_commands;
 mod guests;
 mod handle;
 mod hook;
@@ -12,6 +15,7 @@ mod libvirt;
 mod links;
 mod outlets;
 mod pass;
+mod revoke;
 mod services;
 mod view;
 
@@ -19,11 +23,12 @@ mod view;
 mod tests;
 
 pub use crate::planner::{Problem, Subject};
-pub(crate) use engine::previous_of;
 pub use engine::{Engine, Inputs, StartError};
+pub(crate) use former::{forget_former_boot, forgetting, previous_of};
+pub use group_commands::GroupCommand;
 pub use guests::source_of;
-pub use handle::{Command, CommandError, Handle, Notice, Reply};
+pub use handle::{Command, CommandError, Handle, Notice, RecordFilter, Reply};
 pub use index::HookIndex;
 pub use outlets::Outlets;
-pub use services::{DnsEntry, DnsService, NetworkServices};
+pub use services::{DnsEntry, DnsService, NetworkServices, lease_owner};
 pub use view::{Attachment, Health, LibvirtStatus, PortStatus, View};

@@ -1,9 +1,9 @@
 //! A full pass: observe, plan, diff, apply, and look again.
 
-use super::{Engine, Notice, Outlets, Problem, Subject};
+use super::{Engine, Notice, Outlets, Problem, Subject, former::memo};
 use crate::{
     backend::{Driver, Store, Write},
-    datapath::{Change, Sysctl},
+    datapath::{Change, Family, Sysctl, element_link},
     diff::{Scope, diff},
     intent::PortId,
     net::IfName,
@@ -15,17 +15,25 @@ use std::collections::{BTreeMap, BTreeSet};
 const ROUNDS: usize = 3;
 
 impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
-    /// What a full pass would do on the host as it was last seen.
-    pub(super) fn plan_now(&self) -> (Plan, Vec<Change>) {
+    /// What should be on the host as it was last seen.
+    pub(super) fn plan_host(&self) -> Plan {
         let view = self.view();
-        let input = Input {
+        plan(Input {
             intent: &view.intent,
             host: &view.host,
             attachments: &self.taps,
             observed: &self.observed,
             previous: &self.previous,
-        };
-        let plan = plan(input);
+        })
+    }
+
+    /// What a full pass would do on the host as it was last seen.
+    pub(super) async fn plan_now(&mut self) -> (Plan, Vec<Change>) {
+        let mut plan = self.plan_host();
+        if let Err(error) = self.tell_forms(&mut plan.desired.tables).await {
+            let message = format!("the kernel does not take the rules that filter guests: {error}");
+            plan.problems.push(Problem::new(Subject::Host, message));
+        }
         let changes = diff(&self.observed.datapath, &plan.desired, Scope::Full);
         (plan, changes)
     }
@@ -37,7 +45,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 failures.push(Problem::new(Subject::Host, format!("the kernel cannot be asked: {error}")));
                 break;
             }
-            let (plan, changes) = self.plan_now();
+            let (plan, changes) = self.plan_now().await;
             self.plan_problems = plan.problems;
             self.verify_attachments(&changes);
             if changes.is_empty() {
@@ -56,6 +64,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             made += changes.len();
             failures = self.apply_all(changes).await;
         }
+        failures.extend(self.revoke(failures.is_empty()).await);
         self.retry_later(!failures.is_empty() || !self.service_problems.is_empty());
         self.plan_problems.extend(failures);
         if let Err(error) = self.forget_previous().await {
@@ -104,6 +113,11 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                     let done = error.done.min(rest.len());
                     self.note_done(&rest[..done]);
                     tracing::warn!(change = %error.change, error = %error.source, "a change failed");
+                    if rest.get(done).and_then(Change::family) == Some(Family::Bridge) {
+                        // No port may be let in whose filters are not.
+                        problems.push(Problem::new(Subject::Host, error.to_string()));
+                        break;
+                    }
                     let link = rest.get(done).and_then(concerned);
                     let subject = link.as_ref().map_or(Subject::Host, |link| self.subject_of(link));
                     problems.push(Problem::new(subject, error.to_string()));
@@ -182,7 +196,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         if self.previous.is_empty() {
             return Ok(());
         }
-        let wanted = self.plan_now().0.desired.sysctls;
+        let wanted = self.plan_host().desired.sysctls;
         let observed = &self.observed.datapath;
         let over: Vec<Sysctl> = self
             .previous
@@ -201,10 +215,6 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 }
 
-fn memo(key: &Sysctl) -> String {
-    format!("sysctl:{}", key.path())
-}
-
 /// The link that a change is about.
 fn concerned(change: &Change) -> Option<IfName> {
     match change {
@@ -216,10 +226,7 @@ fn concerned(change: &Change) -> Option<IfName> {
         | Change::AddAddress { link, .. }
         | Change::DeleteAddress { link, .. } => Some(link.clone()),
         Change::SetSysctl { key, .. } => Some(key.link().clone()),
-        Change::ReplaceTable { .. }
-        | Change::DeleteTable { .. }
-        | Change::AddElements { .. }
-        | Change::DeleteElements { .. } => None,
+        _ => None,
     }
 }
 
@@ -227,7 +234,7 @@ fn concerned(change: &Change) -> Option<IfName> {
 fn concerned_all(change: &Change) -> Vec<IfName> {
     match change {
         Change::AddElements { set, elements, .. } | Change::DeleteElements { set, elements, .. } if set == BOUND => {
-            elements.iter().filter_map(|element| IfName::new(element).ok()).collect()
+            elements.iter().filter_map(|element| element_link(element)).collect()
         }
         other => concerned(other).into_iter().collect(),
     }
@@ -237,7 +244,7 @@ fn concerned_all(change: &Change) -> Vec<IfName> {
 fn spare(change: Change, failed: &BTreeSet<IfName>) -> Option<Change> {
     match change {
         Change::AddElements { family, set, mut elements } if set == BOUND => {
-            elements.retain(|element| !failed.iter().any(|link| link.as_str() == element));
+            elements.retain(|element| element_link(element).is_none_or(|link| !failed.contains(&link)));
             (!elements.is_empty()).then_some(Change::AddElements { family, set, elements })
         }
         Change::SetLink { ref change, .. } if change.master.iter().flatten().any(|master| failed.contains(master)) => {

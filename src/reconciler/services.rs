@@ -3,16 +3,17 @@
 use super::View;
 use crate::{
     datapath::Datapath,
-    intent::{Forward, Network, NetworkId, Origin, Port, Segment, Subnet},
-    net::{BootRule, DnsLabel, DomainName, IfName, IpNet},
+    intent::{Forward, HostDns, Network, NetworkDns, NetworkId, Origin, Port, Segment, Subnet},
+    net::{BootRule, DnsLabel, DnsRecord, DomainName, IfName, IpNet},
     planner::gateway_name,
     protocol::{
         dhcpv4::{self, ClientKey, Host, Scope},
-        dns::NameSource,
+        dns::{NameSource, Policy, Routes},
     },
     server::clock::LeaseClock,
 };
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
@@ -37,11 +38,19 @@ pub struct DnsService {
     pub domain: DomainName,
     pub blocks: Vec<IpNet>,
     pub names: Vec<DnsEntry>,
+    pub records: Vec<DnsRecord>,
+    /// Whether names in the domain that nobody has do not exist.
+    pub local: bool,
+    /// Networks whose guests may ask for these names.
+    pub shared_with: BTreeSet<NetworkId>,
+    /// Who is asked about other names; `hidden` is for who knows all networks.
+    pub policy: Policy,
+    pub rate_limit: u32,
 }
 
 #[derive(Debug)]
 pub struct DnsEntry {
-    /// The port, or the network for a lease without one.
+    /// The port, or for what a guest calls itself its lease: see [`lease_owner`].
     pub owner: Uuid,
     pub label: DnsLabel,
     pub source: NameSource,
@@ -74,7 +83,22 @@ pub(super) fn services_of(view: &View, datapath: &Datapath, id: NetworkId) -> Ne
             domain: network.domain(),
             blocks: view.intent.subnets_of(id).map(|subnet| subnet.cidr).collect(),
             names: names_of(view, network),
+            records: network.dns.records.clone(),
+            local: !network.dns.forward_unknown,
+            shared_with: network.dns.shared_with.clone(),
+            policy: policy_of(&network.dns, &view.host.dns),
+            rate_limit: view.host.dns.rate_limit,
         }),
+    }
+}
+
+fn policy_of(network: &NetworkDns, host: &HostDns) -> Policy {
+    Policy {
+        routes: Routes::new(&network.forwarders, &host.forwarders),
+        local_reverse: host.local_reverse,
+        refuse_private: host.refuse_private,
+        stale_seconds: host.stale_seconds,
+        ..Policy::default()
     }
 }
 
@@ -188,10 +212,15 @@ fn names_of(view: &View, network: &Network) -> Vec<DnsEntry> {
     let leases = view.leases.range((network.id, LOWEST)..).take_while(|((id, _), _)| *id == network.id);
     for (_, lease) in leases {
         let Some(label) = lease.host_name.as_deref().and_then(|name| DnsLabel::new(name).ok()) else { continue };
-        let owner = lease.port.unwrap_or_else(|| Uuid::new_v5(&network.id.0, lease.address.to_string().as_bytes()));
+        let owner = lease_owner(network.id.0, lease.address);
         names.push(DnsEntry { owner, label, source: NameSource::Dhcp, addresses: vec![lease.address] });
     }
     names
+}
+
+/// Whose name it is that a guest gave itself: a lease's, which has one address of a network.
+pub fn lease_owner(network: Uuid, address: IpAddr) -> Uuid {
+    Uuid::new_v5(&network, address.to_string().as_bytes())
 }
 
 fn v4(address: IpAddr) -> Option<Ipv4Addr> {

@@ -3,9 +3,9 @@
 use super::*;
 use crate::{
     backend::{Store as _, StoreError},
-    datapath::{Family, Link, LinkKind, Observed},
+    datapath::{Family, Link, LinkKind, Observed, Tuple, TupleUpper},
     driver::sim::{SimDriver, SimHost},
-    intent::{HostConfig, PortDraft},
+    intent::{HostConfig, PortDraft, PortId, RuleDraft, SecurityGroup},
     libvirt::{
         domain_xml::{Domain, parse_domain},
         publish::PublishedNetwork,
@@ -94,6 +94,10 @@ impl Daemon {
         let _ = self.task.await;
     }
 
+    async fn group(&self, command: impl FnOnce(super::Reply<()>) -> GroupCommand) -> Result<(), super::CommandError> {
+        self.handle.call(|reply| Command::Group(command(reply))).await
+    }
+
     async fn settled(&self) {
         let quiet = async { while !self.plan().await.is_empty() {} };
         tokio::time::timeout(Duration::from_secs(20), quiet).await.expect("the host is brought in line");
@@ -117,7 +121,11 @@ fn tap() -> Link {
 
 fn bare_host() -> SimHost {
     let host = SimHost::new(Observed {
-        capabilities: crate::datapath::Capabilities { bridge_vlan_filtering: true, nft_bridge_meta: true },
+        capabilities: crate::datapath::Capabilities {
+            bridge_vlan_filtering: true,
+            nft_bridge_meta: true,
+            bridge_conntrack: true,
+        },
         ..Observed::default()
     });
     host.plug(if_name("vnet0"), tap());
@@ -135,7 +143,8 @@ fn guest(name: &str, network: &str) -> Domain {
 
 fn bound(host: &SimHost) -> BTreeSet<String> {
     let tables = host.observed().datapath.tables;
-    tables.get(&Family::Bridge).and_then(|table| table.sets.get(BOUND)).cloned().unwrap_or_default()
+    let bound = tables.get(&Family::Bridge).and_then(|table| table.elements(BOUND)).into_iter().flatten();
+    bound.map(|element| element.replace('"', "")).collect()
 }
 
 #[tokio::test]
@@ -248,4 +257,151 @@ async fn a_bound_tap_that_somebody_takes_off_its_bridge_is_put_back() {
     daemon.links.send(crate::backend::LinkEvent::Link { name: name.clone(), link, mac: None }).await.expect("told");
     daemon.settled().await;
     assert_eq!(host.observed().datapath.links[&name], bound);
+}
+
+/// The host outside: what forwards to it is somebody else's.
+fn with_default_route(host: &SimHost, forwarding: &str) -> crate::datapath::Sysctl {
+    let key = crate::datapath::Sysctl::Ipv4Forwarding(if_name("eth0"));
+    host.plug(if_name("eth0"), Link::default());
+    host.with(|observed| {
+        observed.default_route_links.insert(if_name("eth0"));
+        observed.datapath.sysctls.insert(key.clone(), forwarding.to_owned());
+    });
+    key
+}
+
+async fn remembered(store: &MemoryStore) -> Vec<String> {
+    former::previous_of(&store.load().await.expect("loads")).into_values().collect()
+}
+
+#[tokio::test]
+async fn what_cannot_be_remembered_is_not_changed() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let key = with_default_route(&host, "0");
+    // The first commit is the lease clock, the second makes the first group, the third the first network, the fourth is
+    // the memory.
+    store.fail_from(4, StoreError::Full { path: "/var/lib/vmfabric/vmfabric.db".into() });
+    let daemon = Daemon::start(&host, &store).await;
+    let full = || daemon.handle.view().problems.iter().any(|problem| problem.message.contains("full"));
+    let told = async {
+        while !full() {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), told).await.expect("the disk's fault is told");
+    assert_eq!(host.observed().datapath.sysctls[&key], "0");
+    store.heal();
+    daemon.settled().await;
+    assert_eq!(host.observed().datapath.sysctls[&key], "1");
+    assert_eq!(remembered(&store).await, ["0"]);
+}
+
+#[tokio::test]
+async fn what_was_remembered_before_a_boot_is_forgotten() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    with_default_route(&host, "0");
+    former::forget_former_boot(&store, "monday").await.expect("commits");
+    let daemon = Daemon::start(&host, &store).await;
+    daemon.settled().await;
+    daemon.kill().await;
+    former::forget_former_boot(&store, "monday").await.expect("commits");
+    assert_eq!(remembered(&store).await, ["0"]);
+    former::forget_former_boot(&store, "tuesday").await.expect("commits");
+    assert!(remembered(&store).await.is_empty());
+}
+
+#[tokio::test]
+async fn security_groups_are_kept_and_told_of() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&host, &store).await;
+    let default = SecurityGroup::default_id();
+    let shown = |daemon: &Daemon| daemon.handle.view().intent.security_group(default).cloned().expect("there");
+    assert_eq!(shown(&daemon), SecurityGroup::default_group().expect("a constant"));
+    let mut notices = daemon.handle.watch();
+    let passes = daemon.handle.view().passes;
+    daemon.group(|reply| GroupCommand::RemoveRule(default, "ingress from host".into(), reply)).await.expect("removed");
+    assert_eq!(notices.recv().await, Ok(Notice::SecurityGroupChanged(default)));
+    // A full pass follows by itself.
+    let passed = async {
+        while daemon.handle.view().passes == passes {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), passed).await.expect("a pass");
+    let rules = RuleDraft::parse("ingress tcp 22 from group default").expect("a rule");
+    let added = daemon.handle.call(|reply| Command::Group(GroupCommand::AddRules(default, rules, reply))).await;
+    assert_eq!(added.expect("added").len(), 2);
+    daemon.group(|reply| GroupCommand::Delete(default, reply)).await.expect_err("it stays");
+
+    store.fail_from(1, StoreError::Full { path: "/var/lib/vmfabric/vmfabric.db".into() });
+    let before = shown(&daemon);
+    daemon
+        .group(|reply| GroupCommand::RemoveRule(default, "egress any".into(), reply))
+        .await
+        .expect_err("the disk is full");
+    assert_eq!(shown(&daemon), before);
+    store.heal();
+    // What was changed stays changed; the group is not made anew.
+    daemon.kill().await;
+    let daemon = Daemon::start(&host, &store).await;
+    assert_eq!(shown(&daemon), before);
+}
+
+fn connection(id: u32, zone: u16, from: &str, to: &str) -> crate::datapath::Connection {
+    let tuple = |from: &str, to: &str, source, destination| Tuple {
+        source: from.parse().expect("an address"),
+        destination: to.parse().expect("an address"),
+        upper: TupleUpper::Ports { source, destination },
+    };
+    let (original, reply) = (tuple(from, to, 40000, 80), tuple(to, from, 80, 40000));
+    crate::datapath::Connection { id, zone, protocol: 6, status: 0, mark: 0, original, reply }
+}
+
+#[tokio::test]
+async fn connections_that_are_no_longer_allowed_end_and_others_do_not() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&host, &store).await;
+    let create = async |address: &str| {
+        let draft = serde_json::json!({ "network": "nat", "addresses": [address] });
+        let draft: PortDraft = serde_json::from_value(draft).expect("a draft");
+        daemon.handle.call(|reply| Command::CreatePort(draft, reply)).await.expect("made").id
+    };
+    let first = create("192.168.123.10").await;
+    create("192.168.123.11").await;
+    daemon.settled().await;
+    let zone = daemon.handle.view().intent.find_network("nat").expect("there").zone;
+    let others = [
+        connection(1, zone, "192.168.123.11", "192.168.123.11"),
+        connection(2, zone.wrapping_add(1), "192.168.123.10", "192.168.123.11"),
+        connection(3, 0, "192.168.123.11", "192.0.2.1"),
+        connection(4, 0, "198.51.100.1", "192.0.2.1"),
+    ];
+    others.iter().cloned().for_each(|connection| host.connect(connection));
+    host.connect(connection(5, zone, "192.168.123.10", "192.168.123.11"));
+    host.connect(connection(6, 0, "192.168.123.10", "192.0.2.1"));
+
+    // What only adds does not even look.
+    let looked = host.times_listed();
+    create("192.168.123.12").await;
+    daemon.settled().await;
+    assert_eq!((host.times_listed(), host.connections().len()), (looked, 6));
+
+    // What cannot be done now is done later.
+    host.fail_after(Some(0));
+    daemon.handle.call(|reply| Command::DeletePort(first, reply)).await.expect("deleted");
+    let until = async |done: &dyn Fn() -> bool| {
+        let wait = async {
+            while !done() {
+                tokio::task::yield_now().await
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("in time");
+    };
+    until(&|| host.times_listed() > looked).await;
+    assert_eq!(host.connections().len(), 6);
+    host.fail_after(None);
+    daemon.handle.call(|reply| Command::DeletePort(PortId(Uuid::nil()), reply)).await.expect_err("no such port");
+    create("192.168.123.13").await;
+    until(&|| host.connections().len() < 6).await;
+    assert_eq!(host.connections(), others);
 }

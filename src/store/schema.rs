@@ -52,6 +52,20 @@ pub(super) const MIGRATIONS: &[&str] = &[
         value TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE security_group (
+        id TEXT NOT NULL PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        spec TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE address_group (
+        id TEXT NOT NULL PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        spec TEXT NOT NULL
+    ) STRICT;
+",
+    // Networks have `dns`.
+    "",
     // DHCP options, boot rules, relays and client identifiers of networks, subnets and ports.
     "",
 ];

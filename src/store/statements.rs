@@ -3,7 +3,7 @@
 use super::error::BadRow;
 use crate::{
     backend::{LeaseRecord, Loaded, Write},
-    intent::{Change, Network, NetworkId, Port, Subnet, SubnetId},
+    intent::{AddressGroup, Change, Network, NetworkId, Port, ResourceName, SecurityGroup, Subnet, SubnetId},
 };
 use rusqlite::{Connection, Error, Params, Result, Row, params};
 use serde::{Serialize, de::DeserializeOwned};
@@ -60,6 +60,14 @@ fn apply_change(connection: &Connection, change: &Change) -> Result<()> {
             execute(connection, "DELETE FROM subnet WHERE id = ?1", [id.to_string()])
         }
         Change::PutPort(port) => put_port(connection, port),
+        Change::PutSecurityGroup(group) => put_named(connection, "security_group", &group.id, &group.name, group),
+        Change::DeleteSecurityGroup(id) => {
+            execute(connection, "DELETE FROM security_group WHERE id = ?1", [id.to_string()])
+        }
+        Change::PutAddressGroup(group) => put_named(connection, "address_group", &group.id, &group.name, group),
+        Change::DeleteAddressGroup(id) => {
+            execute(connection, "DELETE FROM address_group WHERE id = ?1", [id.to_string()])
+        }
         Change::DeletePort(id) => execute(connection, "DELETE FROM port WHERE id = ?1", [id.to_string()]),
     }
 }
@@ -72,6 +80,20 @@ fn put_port(connection: &Connection, port: &Port) -> Result<()> {
          SET network_id = excluded.network_id, mac = excluded.mac, spec = excluded.spec",
         params![port.id.to_string(), port.network.to_string(), port.mac.to_string(), json(port)?],
     )
+}
+
+fn put_named(
+    connection: &Connection,
+    table: &'static str,
+    id: &impl Display,
+    name: &ResourceName,
+    spec: &impl Serialize,
+) -> Result<()> {
+    let sql = format!(
+        "INSERT INTO {table} (id, name, spec) VALUES (?1, ?2, ?3)
+         ON CONFLICT (id) DO UPDATE SET name = excluded.name, spec = excluded.spec"
+    );
+    execute(connection, &sql, params![id.to_string(), name.as_str(), json(spec)?])
 }
 
 fn put_lease(connection: &Connection, lease: &LeaseRecord) -> Result<()> {
@@ -126,6 +148,10 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded> {
     let networks: Vec<Network> = specs(connection, "network", "SELECT id, spec FROM network ORDER BY id", [])?;
     let subnets: Vec<Subnet> = specs(connection, "subnet", "SELECT id, spec FROM subnet ORDER BY id", [])?;
     let ports: Vec<Port> = specs(connection, "port", "SELECT id, spec FROM port ORDER BY id", [])?;
+    let sql = "SELECT id, spec FROM security_group ORDER BY id";
+    let security_groups: Vec<SecurityGroup> = specs(connection, "security_group", sql, [])?;
+    let sql = "SELECT id, spec FROM address_group ORDER BY id";
+    let address_groups: Vec<AddressGroup> = specs(connection, "address_group", sql, [])?;
     let mut leases =
         rows(connection, "SELECT network_id, address, client, mac, host_name, port_id, expires FROM lease", [], lease)?;
     leases.sort_by_key(|lease| (lease.network, lease.address));
@@ -134,7 +160,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded> {
         parse("published", &id, &id)
     })?;
     let memos = rows(connection, "SELECT key, value FROM memo ORDER BY key", [], |row| row.try_into())?;
-    Ok(Loaded { networks, subnets, ports, leases, published, memos })
+    Ok(Loaded { networks, subnets, ports, security_groups, address_groups, leases, published, memos })
 }
 
 /// The leases of one network, in the order of their texts.

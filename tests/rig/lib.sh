@@ -37,28 +37,34 @@ start_bus() {
     string:org.freedesktop.PolicyKit1 || { echo "polkitd did not come up in 10 s" >&2; return 1; }
 }
 
-# start_libvirt: virtlogd and libvirtd, ready when it returns. MODULAR=1: virtqemud and virtnetworkd, where they exist
+# start_libvirt: virtlogd and libvirtd, ready when it returns. MODULAR=1: virtnetworkd and virtqemud instead
 start_libvirt() {
   mkdir -p /etc/libvirt/qemu /etc/libvirt/hooks /var/lib/libvirt/dnsmasq
   cp -n "$VMFABRIC_RIG"/libvirt/*.conf /etc/libvirt/
   local daemon daemons=libvirtd
   [ "${MODULAR-0}" = 0 ] || daemons="virtnetworkd virtqemud"
   pgrep -x virtlogd >/dev/null || virtlogd -d || return
-  for daemon in $daemons; do
-    [ -e "/etc/libvirt/$daemon.conf" ] || cp /etc/libvirt/libvirtd.conf "/etc/libvirt/$daemon.conf"
-    # Not `-d`: the log of a start that fails would be lost.
-    "$daemon" >"$RIG_LOGS/$daemon.log" 2>&1 &
-  done
+  for daemon in $daemons; do start_libvirt_daemon $daemon || return; done
   wait_for 30 virsh -q uri && wait_for 30 virsh -q net-list && return
   echo "libvirt did not come up in 30 s:" >&2
   tail -n 20 "$RIG_LOGS"/{libvirtd,virtqemud,virtnetworkd}.log /var/log/libvirt/*.log >&2 2>/dev/null
   return 1
 }
 
-# stop_libvirt: ends libvirt's daemons as systemd would; guests go on running
+# start_libvirt_daemon libvirtd|virtqemud|virtnetworkd: in the background
+start_libvirt_daemon() {
+  local program=$1
+  [ $program = libvirtd ] || program=$("$VMFABRIC_RIG/build-libvirt")/$1 || return
+  [ -e "/etc/libvirt/$1.conf" ] || sed "s/libvirtd.log/$1.log/" /etc/libvirt/libvirtd.conf >"/etc/libvirt/$1.conf"
+  # Not `-d`: the log of a start that fails would be lost.
+  "$program" >>"$RIG_LOGS/$1.log" 2>&1 &
+}
+
+# stop_libvirt [DAEMON...]: ends libvirt's daemons as systemd would; guests go on running
 stop_libvirt() {
   local daemon
-  for daemon in libvirtd virtqemud virtnetworkd; do
+  [ $# -gt 0 ] || set -- libvirtd virtqemud virtnetworkd
+  for daemon in "$@"; do
     pkill -TERM -x "$daemon" || continue
     wait_for 20 not pgrep -x "$daemon" || { echo "$daemon did not stop in 20 s" >&2; return 1; }
   done
@@ -105,7 +111,8 @@ nic_xml() {
 }
 
 # domain_xml NAME [MAC SOURCE]...: a small guest with these NICs. GUEST_XML: more elements of <domain> (metadata, uuid),
-# GUEST_MEMORY: MiB. GUEST_KERNEL: `small`, the rig's own (default), or `stock`, Debian's
+# GUEST_DEVICES: of <devices>; GUEST_MEMORY: MiB; GUEST_ON_CRASH: what libvirt then does (default: destroy).
+# GUEST_KERNEL: `small`, the rig's own (default), or `stock`, Debian's
 domain_xml() {
   local name=$1 nics="" memory kernel initrd
   shift
@@ -117,7 +124,8 @@ domain_xml() {
     kernel=$("$VMFABRIC_RIG/stock-kernel") && initrd=$("$VMFABRIC_RIG/make-guest" -k "$kernel") || return
     kernel+=/vmlinuz memory=128
   else
-    kernel=${VMFABRIC_KERNELS:-$("$VMFABRIC_RIG/build-kernels")} && initrd=$("$VMFABRIC_RIG/make-guest") || return
+    kernel=${VMFABRIC_KERNELS:-$("$VMFABRIC_RIG/build-kernels")} &&
+      initrd=${VMFABRIC_GUEST:-$("$VMFABRIC_RIG/make-guest")} || return
     kernel+=/vmlinux-guest memory=64
   fi
   cat <<X
@@ -133,7 +141,7 @@ domain_xml() {
   </os>
   <features><acpi/></features>
   <clock offset='utc'/>
-  <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>
+  <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>${GUEST_ON_CRASH-destroy}</on_crash>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     <controller type='usb' model='none'/>
@@ -141,6 +149,7 @@ domain_xml() {
       <source mode='bind' path='$RIG_LOGS/$name.console'/><log file='$RIG_LOGS/$name.log' append='on'/>
     </serial>
     <memballoon model='none'/>
+    ${GUEST_DEVICES-}
     $nics
   </devices>
 </domain>

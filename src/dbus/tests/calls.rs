@@ -47,7 +47,36 @@ async fn what_is_created_can_be_read_changed_and_deleted() {
     }
     let objects = fdo::ObjectManagerProxy::new(&bench.client, "org.vmfabric1", "/org/vmfabric1").await.expect("proxy");
     let left = objects.get_managed_objects().await.expect("answered");
-    assert!(left.keys().all(|path| parse_path(path).is_none()), "{left:?}");
+    let of_it = |kind| matches!(kind, Kind::Network | Kind::Subnet | Kind::Port);
+    assert!(left.keys().all(|path| parse_path(path).is_none_or(|(kind, _)| !of_it(kind))), "{left:?}");
+}
+
+#[tokio::test]
+async fn records_come_and_go_one_by_one() {
+    let bench = Bench::start().await;
+    bench.populate().await;
+    let path = bench.manager().await.get_network("blue").await.expect("there");
+    let blue = resource(&bench, &path).await;
+    for record in ["www A 10.0.0.9", "www a 10.0.0.10", "www TXT \"a b\"", "@ 60 MX 10 www"] {
+        blue.add_record(record).await.expect(record);
+    }
+    let shown = async || {
+        let properties = bench.properties(&path, "org.vmfabric1.Network").await;
+        Vec::<String>::try_from(properties["DnsRecords"].try_clone().expect("plain")).expect("texts")
+    };
+    assert_eq!(shown().await, ["www A 10.0.0.9", "www A 10.0.0.10", "www TXT \"a b\"", "@ 60 MX 10 www"]);
+    refused!(blue.add_record("www A 10.0.0.9").await, InvalidArgument);
+    refused!(blue.add_record("www A nonsense").await, InvalidArgument);
+    assert_eq!(blue.remove_records("WWW", "A", "10.0.0.9").await.expect("there"), 1);
+    assert_eq!(blue.remove_records("www", "", "").await.expect("there"), 2);
+    assert_eq!(shown().await, ["@ 60 MX 10 www"]);
+    let change = |entry| changes([entry]);
+    blue.update(&change(("dns_records", vec!["a A 10.0.0.1"].into()))).await.expect("valid");
+    blue.update(&change(("dns_forwarders", vec!["corp.example=10.0.0.53"].into()))).await.expect("valid");
+    assert_eq!(shown().await, ["a A 10.0.0.1"]);
+    refused!(blue.update(&change(("dns_shared_with", vec!["nobody"].into()))).await, NotFound);
+    blue.update(&change(("dns_records", "".into()))).await.expect("back to the default");
+    assert_eq!(shown().await, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use crate::{
     backend::StoreError,
     intent::{Change, HostConfig, Intent, NetworkDraft, NetworkId, PortDraft, PortId, SubnetDraft, SubnetId, patched},
-    reconciler::{Command, CommandError, Handle, LibvirtStatus, Notice, View},
+    reconciler::{Command, CommandError, GroupCommand, Handle, LibvirtStatus, Notice, View},
 };
 use std::sync::{Arc, RwLock, RwLockWriteGuard};
 use tokio::sync::{broadcast, mpsc};
@@ -56,8 +56,20 @@ impl Core {
             Command::CreateNetwork(draft, reply) => drop(reply.send(self.create_network(draft))),
             Command::UpdateNetwork(id, patch, reply) => drop(reply.send(self.change(|intent, _| {
                 let old = intent.find_network(&id.to_string())?;
-                let new = patched(&NetworkDraft::of(old), patch)?.complete(id, intent, Some(old))?;
+                let new = patched(&NetworkDraft::of_in(old, intent), patch)?.complete(id, intent, Some(old))?;
                 Ok((Change::PutNetwork(new.clone()), new, Notice::NetworkChanged(id)))
+            }))),
+            Command::AddRecord(id, record, reply) => drop(reply.send(self.change(|intent, _| {
+                let mut network = intent.find_network(&id.to_string())?.clone();
+                network.dns.records.push(record);
+                Ok((Change::PutNetwork(network), (), Notice::NetworkChanged(id)))
+            }))),
+            Command::RemoveRecords(id, which, reply) => drop(reply.send(self.change(|intent, _| {
+                let mut network = intent.find_network(&id.to_string())?.clone();
+                let before = network.dns.records.len();
+                network.dns.records.retain(|record| !which.matches(record));
+                let removed = (before - network.dns.records.len()) as u32;
+                Ok((Change::PutNetwork(network), removed, Notice::NetworkChanged(id)))
             }))),
             Command::DeleteNetwork(id, reply) => drop(reply.send(self.delete_network(id))),
             Command::CreateSubnet(draft, reply) => drop(reply.send(self.create_subnet(draft))),
@@ -78,9 +90,27 @@ impl Core {
             Command::DeletePort(id, reply) => {
                 drop(reply.send(self.change(|_, _| Ok((Change::DeletePort(id), (), Notice::PortRemoved(id))))))
             }
+            Command::Group(command) => self.serve_group(command),
             Command::Plan(reply) => drop(reply.send(Ok(vec!["+ bridge vmf-blue".into()]))),
             Command::Ping(reply) | Command::Stop(reply) => drop(reply.send(Ok(()))),
         }
+    }
+
+    fn serve_group(&self, command: GroupCommand) {
+        let planned = command.plan(&self.handle.view().intent);
+        let result = planned.change.map_err(CommandError::from).and_then(|change| {
+            self.change(|_, _| {
+                let notice = match &change {
+                    Change::PutSecurityGroup(group) => Notice::SecurityGroupChanged(group.id),
+                    Change::DeleteSecurityGroup(id) => Notice::SecurityGroupRemoved(*id),
+                    Change::PutAddressGroup(group) => Notice::AddressGroupChanged(group.id),
+                    Change::DeleteAddressGroup(id) => Notice::AddressGroupRemoved(*id),
+                    other => panic!("{other:?} is not about a group"),
+                };
+                Ok((change, (), notice))
+            })
+        });
+        (planned.answer)(result);
     }
 
     pub fn create_network(&self, draft: NetworkDraft) -> Result<crate::intent::Network, CommandError> {

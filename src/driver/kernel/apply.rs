@@ -41,10 +41,7 @@ impl Worker {
                     .chunks(VLANS_PER_MESSAGE)
                     .try_for_each(|vlans| self.change_vlans(RouteNetlinkMessage::SetLink, link, vlans))
             }
-            [first, ..] if first.is_nft() => {
-                self.learn(group)?;
-                self.nft.apply(group)
-            }
+            [first, ..] if first.is_nft() => self.nft.apply(group),
             [change] => self.apply_one(change),
             _ => Ok(()),
         }
@@ -75,11 +72,8 @@ impl Worker {
                 }
             }
             Change::SetSysctl { key, value } => set_sysctl(key, value),
-            Change::AddVlan { .. }
-            | Change::ReplaceTable { .. }
-            | Change::DeleteTable { .. }
-            | Change::AddElements { .. }
-            | Change::DeleteElements { .. } => self.apply_group(std::slice::from_ref(change)),
+            // They go in groups only.
+            _ => self.apply_group(std::slice::from_ref(change)),
         }
     }
 
@@ -211,7 +205,7 @@ impl Worker {
 fn belong_together(a: &Change, b: &Change) -> bool {
     match (a, b) {
         (Change::AddVlan { link, .. }, Change::AddVlan { link: next, .. }) => link == next,
-        _ => a.is_nft() && b.is_nft(),
+        _ => a.family().is_some() && a.family() == b.family(),
     }
 }
 

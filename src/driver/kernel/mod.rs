@@ -5,6 +5,7 @@
 
 mod apply;
 mod changer;
+mod conntrack;
 mod decode;
 mod encode;
 mod namespace;
@@ -12,18 +13,23 @@ mod netlink;
 mod nft;
 mod observe;
 mod watch;
+mod watch_tables;
 
 pub use watch::watch;
 
 use crate::{
     backend::{ApplyError, Driver, DriverError},
-    datapath::{Capabilities, Change, Datapath, Family, Observed},
+    datapath::{Capabilities, Change, Connection, Datapath, Family, Observed, Table},
     net::IfName,
 };
 use netlink::Netlink;
+use netlink_sys::protocols::NETLINK_NETFILTER;
 use nft::Nft;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::{mpsc, oneshot};
+
+/// The name of the driver's thread, by which its own changes are told from others'; the kernel keeps 15 bytes.
+const THREAD: &str = "vmfabric-kernel";
 
 type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
@@ -39,21 +45,21 @@ pub struct KernelDriver {
 struct Worker {
     netlink: Netlink,
     nft: Nft,
+    /// Opened when connections are first asked for.
+    conntrack: Option<Netlink>,
     capabilities: Capabilities,
 }
 
 impl KernelDriver {
-    /// Opens the kernel of the calling thread's network namespace, and tries in a throwaway one what it can do and
-    /// what it makes of `skeletons`, the tables that the planner may ask for. Blocks for tens of milliseconds; wants `CAP_NET_ADMIN`
-    /// and, for the throwaway namespace, `CAP_SYS_ADMIN`.
-    pub fn new(skeletons: &[(Family, String)]) -> Result<Self, DriverError> {
+    /// Opens the kernel of the calling thread's network namespace, and tries in a throwaway one what it can do. Blocks
+    /// for tens of milliseconds; wants `CAP_NET_ADMIN` and, for the throwaway namespace, `CAP_SYS_ADMIN`.
+    pub fn new() -> Result<Self, DriverError> {
         let (jobs, mut queue) = mpsc::channel::<Job>(1);
         let (opened, ready) = std::sync::mpsc::sync_channel(1);
-        let skeletons = skeletons.to_vec();
         std::thread::Builder::new()
-            .name("kernel-driver".into())
+            .name(THREAD.into())
             .spawn(move || {
-                let mut worker = match Worker::open(skeletons) {
+                let mut worker = match Worker::open() {
                     Ok(worker) => worker,
                     Err(error) => return drop(opened.send(Err(error))),
                 };
@@ -96,52 +102,47 @@ impl Driver for KernelDriver {
         self.run(move |worker| worker.observe_links(&links)).await?
     }
 
+    async fn listed(&mut self, tables: &BTreeMap<Family, Table>) -> Result<BTreeMap<Family, Table>, DriverError> {
+        let tables: Vec<_> = tables.iter().map(|(family, table)| (*family, table.clone())).collect();
+        let told = self.run(|_| namespace::in_throwaway(|| nft::listed(tables))).await??;
+        Ok(told.into_iter().collect())
+    }
+
     async fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError> {
         let Some(first) = changes.first().map(ToString::to_string) else { return Ok(()) };
         let changes = changes.to_vec();
         let applied = self.run(move |worker| worker.apply(&changes)).await;
         applied.map_err(|source| ApplyError { done: 0, change: first, source })?
     }
+
+    async fn connections(&mut self, zones: &BTreeSet<u16>) -> Result<Vec<Connection>, DriverError> {
+        let zones = zones.clone();
+        self.run(move |worker| conntrack::list(worker.conntrack()?, &zones)).await?
+    }
+
+    async fn delete_connections(&mut self, connections: &[Connection]) -> Result<usize, DriverError> {
+        let connections = connections.to_vec();
+        self.run(move |worker| conntrack::delete(worker.conntrack()?, &connections)).await?
+    }
 }
 
 impl Worker {
-    fn open(skeletons: Vec<(Family, String)>) -> Result<Self, DriverError> {
-        let (capabilities, structures) = namespace::in_throwaway(|| {
-            let capabilities = Capabilities {
+    fn open() -> Result<Self, DriverError> {
+        let capabilities = namespace::in_throwaway(|| {
+            Ok(Capabilities {
                 bridge_vlan_filtering: observe::has_bridge_vlan_filtering(&mut Netlink::open()?)?,
-                nft_bridge_meta: nft::has_bridge_meta()?,
-            };
-            Ok((capabilities, nft::structures(&skeletons)?))
+                nft_bridge_meta: nft::takes("meta ibrname \"probe\" drop")?,
+                bridge_conntrack: nft::takes("ct state established accept")?,
+            })
         })?;
-        let mut worker = Self { netlink: Netlink::open()?, nft: Nft::open()?, capabilities };
-        for ((family, skeleton), structure) in skeletons.into_iter().zip(structures) {
-            if let Some(structure) = structure {
-                worker.nft.remember(family, skeleton, structure);
-            }
-        }
-        Ok(worker)
+        Ok(Self { netlink: Netlink::open()?, nft: Nft::open()?, conntrack: None, capabilities })
     }
 
-    /// Learns what the kernel makes of skeletons that are new, before they are loaded.
-    fn learn(&mut self, changes: &[Change]) -> Result<(), DriverError> {
-        let mut skeletons: Vec<(Family, String)> = Vec::new();
-        for change in changes {
-            if let Change::ReplaceTable { family, table } = change
-                && !self.nft.knows(*family, &table.skeleton)
-            {
-                skeletons.push((*family, table.skeleton.clone()));
-            }
+    fn conntrack(&mut self) -> Result<&mut Netlink, DriverError> {
+        match &mut self.conntrack {
+            Some(netlink) => Ok(netlink),
+            closed => Ok(closed.insert(Netlink::of(NETLINK_NETFILTER)?)),
         }
-        if skeletons.is_empty() {
-            return Ok(());
-        }
-        let structures = namespace::in_throwaway(|| nft::structures(&skeletons))?;
-        for ((family, skeleton), structure) in skeletons.into_iter().zip(structures) {
-            if let Some(structure) = structure {
-                self.nft.remember(family, skeleton, structure);
-            }
-        }
-        Ok(())
     }
 }
 

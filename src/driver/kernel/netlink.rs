@@ -77,8 +77,13 @@ pub(super) struct Netlink {
 
 impl Netlink {
     pub fn open() -> Result<Self, DriverError> {
+        Self::of(NETLINK_ROUTE)
+    }
+
+    /// A socket of one of the kernel's netlink families (`NETLINK_…`).
+    pub fn of(protocol: isize) -> Result<Self, DriverError> {
         let open = || {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            let mut socket = Socket::new(protocol)?;
             socket.bind_auto()?;
             // Connected: takes messages from the kernel only.
             socket.connect(&SocketAddr::new(0, 0))?;
@@ -104,6 +109,11 @@ impl Netlink {
     /// One object, handed to `each`.
     pub fn get(&mut self, kind: u16, message: &impl Emitable, each: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
         self.exchange(kind, 0, &bytes(message), each)
+    }
+
+    /// A change that rtnetlink is not for: waits for the acknowledgement.
+    pub fn request(&mut self, kind: u16, message: &[u8]) -> Result<(), Error> {
+        self.exchange(kind, 0, message, &mut |_| {})
     }
 
     /// All objects, from one moment: what an interrupted dump brought is thrown away.

@@ -2,66 +2,33 @@
 
 use crate::{
     backend::DriverError,
-    datapath::{Change, Family, Mismatch, Table},
+    datapath::{Change, Family, Mismatch, Set, Table, Text},
     ffi::nftables::Context,
-    net::{IfName, IpNet},
+    net::IfName,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
-    net::IpAddr,
 };
 
-/// What an observed table says in place of a skeleton when its rules are none that we know.
-const ALTERED: &str = "altered";
-/// Skeletons that we remember; a planner has a handful.
-const REMEMBERED: usize = 16;
 /// How many elements one command takes, so that no error text repeats a line of megabytes.
 const CHUNK: usize = 256;
 const NOT_FOUND: &str = "No such file or directory";
-
-/// A table as it stands: `structure` is all but the elements, in nft's own writing.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Listing {
-    pub structure: String,
-    pub sets: BTreeMap<String, BTreeSet<String>>,
-    /// An element that we would never write is there.
-    pub foreign: bool,
-}
 
 /// The tables of one network namespace.
 #[derive(Debug)]
 pub(super) struct Nft {
     context: Context,
-    /// Skeletons with the structure that the kernel makes of each.
-    known: Vec<(Family, String, String)>,
 }
 
 impl Nft {
     pub fn open() -> Result<Self, DriverError> {
         let context = Context::new().ok_or_else(|| DriverError::Nftables("libnftables cannot be opened".into()))?;
-        Ok(Self { context, known: Vec::new() })
-    }
-
-    pub fn knows(&self, family: Family, skeleton: &str) -> bool {
-        self.known.iter().any(|(f, text, _)| (*f, text.as_str()) == (family, skeleton))
-    }
-
-    pub fn remember(&mut self, family: Family, skeleton: String, structure: String) {
-        if self.known.len() >= REMEMBERED {
-            self.known.remove(0);
-        }
-        self.known.push((family, skeleton, structure));
+        Ok(Self { context })
     }
 
     pub fn observe(&mut self, family: Family) -> Result<Option<Table>, DriverError> {
-        let Some(listing) = list(&mut self.context, family).map_err(error)? else { return Ok(None) };
-        let skeleton = self
-            .known
-            .iter()
-            .find(|(f, _, structure)| *f == family && *structure == listing.structure && !listing.foreign)
-            .map_or_else(|| ALTERED.to_owned(), |(_, text, _)| text.clone());
-        Ok(Some(Table { skeleton, sets: listing.sets }))
+        list(&mut self.context, family).map_err(error)
     }
 
     /// All of the changes, or none.
@@ -72,7 +39,7 @@ impl Nft {
         }
         // A table is gone; or an element that was to go has gone before, which is as good.
         let mut standing = BTreeMap::new();
-        for family in changes.iter().filter_map(family_of) {
+        for family in changes.iter().filter_map(Change::family) {
             standing.insert(family, list(&mut self.context, family).map_err(error)?);
         }
         let narrowed: Vec<Change> = changes.iter().map(|change| narrow(change, &standing)).collect::<Result<_, _>>()?;
@@ -83,30 +50,27 @@ impl Nft {
     }
 }
 
-/// What the kernel makes of each skeleton: to be run in a namespace that nobody uses.
-pub(super) fn structures(skeletons: &[(Family, String)]) -> Result<Vec<Option<String>>, DriverError> {
+/// What nft lists for each table once it is loaded: to be run in a namespace that nobody uses.
+pub(super) fn listed(tables: Vec<(Family, Table)>) -> Result<Vec<(Family, Table)>, DriverError> {
     let mut nft = Nft::open()?;
-    skeletons
-        .iter()
-        .map(|(family, skeleton)| {
-            let table = Table { skeleton: skeleton.clone(), sets: BTreeMap::new() };
-            if let Err(why) = nft.apply(&[Change::ReplaceTable { family: *family, table }]) {
-                tracing::warn!(%family, %why, "this kernel does not take the rules of table vmfabric");
-                return Ok(None);
-            }
-            Ok(list(&mut nft.context, *family).map_err(error)?.map(|listing| listing.structure))
-        })
-        .collect()
+    let mut told = Vec::new();
+    for (family, mut table) in tables {
+        table.sets.values_mut().for_each(|set| set.elements.clear());
+        nft.apply(&[Change::ReplaceTable { family, table }])?;
+        told.extend(nft.observe(family)?.map(|table| (family, table)));
+        nft.apply(&[Change::DeleteTable { family }])?;
+    }
+    Ok(told)
 }
 
-/// `CONFIG_NFT_BRIDGE_META`: likewise in a namespace that nobody uses.
-pub(super) fn has_bridge_meta() -> Result<bool, DriverError> {
-    let rules =
-        "table bridge probe {\nchain c {\ntype filter hook prerouting priority 0\nmeta ibrname \"probe\" drop\n}\n}";
-    Ok(Nft::open()?.context.run(rules).is_ok())
+/// Whether the kernel takes a rule in a chain of the bridge family; likewise in a namespace that nobody uses.
+pub(super) fn takes(rule: &str) -> Result<bool, DriverError> {
+    let hook = "type filter hook prerouting priority 0";
+    let commands = format!("table bridge probe {{\nchain c {{\n{hook}\n{rule}\n}}\n}}\ndelete table bridge probe");
+    Ok(Nft::open()?.context.run(&commands).is_ok())
 }
 
-fn list(context: &mut Context, family: Family) -> Result<Option<Listing>, String> {
+fn list(context: &mut Context, family: Family) -> Result<Option<Table>, String> {
     match context.run(&format!("list table {family} vmfabric")) {
         Ok(text) => Ok(Some(parse(&text))),
         Err(text) if text.contains(NOT_FOUND) => Ok(None),
@@ -114,138 +78,228 @@ fn list(context: &mut Context, family: Family) -> Result<Option<Listing>, String
     }
 }
 
-fn family_of(change: &Change) -> Option<Family> {
-    match change {
-        Change::ReplaceTable { family, .. }
-        | Change::DeleteTable { family }
-        | Change::AddElements { family, .. }
-        | Change::DeleteElements { family, .. } => Some(*family),
-        _ => None,
-    }
-}
-
 /// Leaves out of a deletion what is not there.
-fn narrow(change: &Change, standing: &BTreeMap<Family, Option<Listing>>) -> Result<Change, Mismatch> {
-    let table = |family| match standing.get(family) {
-        Some(None) => Err(Mismatch::NoTable(*family)),
-        listing => Ok(listing.and_then(Option::as_ref)),
-    };
-    Ok(match change {
-        Change::DeleteTable { family } | Change::AddElements { family, .. } => {
-            table(family)?;
-            change.clone()
-        }
-        Change::DeleteElements { family, set, elements } => {
-            let there = table(family)?.and_then(|listing| listing.sets.get(set));
+fn narrow(change: &Change, standing: &BTreeMap<Family, Option<Table>>) -> Result<Change, Mismatch> {
+    let Some(family) = change.family() else { return Ok(change.clone()) };
+    match (change, standing.get(&family)) {
+        (Change::ReplaceTable { .. }, _) | (_, None) => Ok(change.clone()),
+        (_, Some(None)) => Err(Mismatch::NoTable(family)),
+        (Change::DeleteElements { set, elements, .. }, Some(Some(table))) => {
+            let there = table.elements(set);
             let elements = elements.iter().filter(|e| there.is_some_and(|there| there.contains(*e))).cloned().collect();
-            Change::DeleteElements { family: *family, set: set.clone(), elements }
+            Ok(Change::DeleteElements { family, set: set.clone(), elements })
         }
-        _ => change.clone(),
-    })
+        _ => Ok(change.clone()),
+    }
 }
 
 /// The changes in nft's language.
 fn transaction(changes: &[Change]) -> Result<String, DriverError> {
     let mut text = String::new();
-    for change in changes {
-        // Writing to a String cannot fail.
-        let _ = match change {
-            Change::ReplaceTable { family, table } => {
-                let skeleton = &table.skeleton;
-                let t = format!("table {family} vmfabric");
-                let _ = write!(text, "{t} {{ }}\ndelete {t}\n{t} {{\n{skeleton}\n}}\n");
-                table.sets.iter().try_for_each(|(set, elements)| command(&mut text, "add", *family, set, elements))?;
-                Ok(())
-            }
-            Change::DeleteTable { family } => writeln!(text, "delete table {family} vmfabric"),
-            Change::AddElements { family, set, elements } => {
-                command(&mut text, "add", *family, set, elements)?;
-                Ok(())
-            }
-            Change::DeleteElements { family, set, elements } => {
-                command(&mut text, "delete", *family, set, elements)?;
-                Ok(())
-            }
-            _ => Ok(()),
-        };
+    let mut rest = changes;
+    while let Some(first) = rest.first() {
+        let Some(family) = first.family() else { return Ok(text) };
+        // Chains may refer to one another, and to the sets beside them: they go in as one block.
+        let is_part =
+            |c: &Change| matches!(c, Change::AddSet { .. } | Change::PutChain { .. }) && c.family() == Some(family);
+        let parts = rest.iter().take_while(|change| is_part(change)).count();
+        if parts > 0 {
+            block(&mut text, family, &rest[..parts])?;
+            rest = &rest[parts..];
+            continue;
+        }
+        let deletions = rest
+            .iter()
+            .take_while(|change| matches!(change, Change::DeleteChain { .. }) && change.family() == Some(family))
+            .count();
+        if deletions > 0 {
+            delete_chains(&mut text, family, &rest[..deletions])?;
+            rest = &rest[deletions..];
+            continue;
+        }
+        single(&mut text, first)?;
+        rest = &rest[1..];
     }
     Ok(text)
 }
 
-fn command(
+// Writing to a String cannot fail: what `write!` gives is dropped throughout.
+
+fn block(text: &mut String, family: Family, parts: &[Change]) -> Result<(), DriverError> {
+    for part in parts {
+        if let Change::PutChain { chain, rules, .. } = part {
+            let chain = name(chain)?;
+            let hook = rules.hook().map(|hook| format!(" {{ {hook} }}")).unwrap_or_default();
+            let _ = write!(text, "add chain {family} vmfabric {chain}{hook}\nflush chain {family} vmfabric {chain}\n");
+        }
+    }
+    let _ = writeln!(text, "table {family} vmfabric {{");
+    for part in parts {
+        match part {
+            Change::AddSet { set, spec, .. } => define_set(text, set, spec)?,
+            Change::PutChain { chain, rules, .. } => define_chain(text, chain, rules)?,
+            _ => {}
+        }
+    }
+    text.push_str("}\n");
+    Ok(())
+}
+
+fn define_set(text: &mut String, set: &str, spec: &Text) -> Result<(), DriverError> {
+    let (kind, body) = spec.source.split_once(' ').unwrap_or(("set", ""));
+    let _ = writeln!(text, "{kind} {} {{\n{body}\n}}", name(set)?);
+    Ok(())
+}
+
+fn define_chain(text: &mut String, chain: &str, rules: &Text) -> Result<(), DriverError> {
+    let _ = writeln!(text, "chain {} {{\n{}\n}}", name(chain)?, rules.source);
+    Ok(())
+}
+
+/// Chains that are to go may call one another.
+fn delete_chains(text: &mut String, family: Family, deletions: &[Change]) -> Result<(), DriverError> {
+    for verb in ["flush", "delete"] {
+        for deletion in deletions {
+            if let Change::DeleteChain { chain, .. } = deletion {
+                let _ = writeln!(text, "{verb} chain {family} vmfabric {}", name(chain)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn single(text: &mut String, change: &Change) -> Result<(), DriverError> {
+    match change {
+        Change::ReplaceTable { family, table } => {
+            let t = format!("table {family} vmfabric");
+            let _ = writeln!(text, "{t} {{ }}\ndelete {t}\n{t} {{");
+            for (set, Set { spec, .. }) in &table.sets {
+                define_set(text, set, spec)?;
+            }
+            for (chain, rules) in &table.chains {
+                define_chain(text, chain, rules)?;
+            }
+            text.push_str("}\n");
+            table.sets.iter().try_for_each(|(set, content)| elements(text, "add", *family, set, &content.elements))
+        }
+        Change::DeleteTable { family } => {
+            let _ = writeln!(text, "delete table {family} vmfabric");
+            Ok(())
+        }
+        Change::DeleteSet { family, set } => {
+            let _ = writeln!(text, "delete set {family} vmfabric {}", name(set)?);
+            Ok(())
+        }
+        Change::AddElements { family, set, elements: new } => elements(text, "add", *family, set, new),
+        Change::DeleteElements { family, set, elements: gone } => elements(text, "delete", *family, set, gone),
+        Change::ForgetElements { family, set, elements: gone } => {
+            // What is not there cannot be deleted.
+            elements(text, "add", *family, set, gone)?;
+            elements(text, "delete", *family, set, gone)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn elements(
     text: &mut String,
     verb: &str,
     family: Family,
     set: &str,
     elements: &BTreeSet<String>,
 ) -> Result<(), DriverError> {
-    if set.is_empty() || !set.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
-        return Err(DriverError::Nftables(format!("'{set}' cannot name a set")));
+    let set = name(set)?;
+    if let Some(bad) = elements.iter().find(|element| !is_element(element)) {
+        return Err(DriverError::Nftables(format!("'{bad}' is no element of our sets")));
     }
-    let elements: Vec<String> = elements.iter().map(|element| quote(element)).collect::<Result<_, _>>()?;
+    let elements: Vec<&str> = elements.iter().map(String::as_str).collect();
     for chunk in elements.chunks(CHUNK) {
         let _ = writeln!(text, "{verb} element {family} vmfabric {set} {{ {} }}", chunk.join(", "));
     }
     Ok(())
 }
 
-/// An element as nft reads it: each part quoted, for `10.0.0.1` may be a link's name, and links' names may be words of
-/// the language. Only what is an address, a prefix or a link's name passes.
-fn quote(element: &str) -> Result<String, DriverError> {
-    let parts: Option<Vec<String>> = element
-        .split(" . ")
-        .map(|part| match (part.split_once('/'), part.parse::<IpNet>()) {
-            (Some((address, length)), Ok(_)) => Some(format!("\"{address}\"/{length}")),
-            (None, _) if is_plain(part) => Some(format!("\"{part}\"")),
-            _ => None,
-        })
-        .collect();
-    let bad = || DriverError::Nftables(format!("'{element}' is no element of our sets"));
-    Ok(parts.ok_or_else(bad)?.join(" . "))
+/// A name of ours for a set or a chain, as it is.
+fn name(name: &str) -> Result<&str, DriverError> {
+    let good = !name.is_empty() && name.len() < 128 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if good { Ok(name) } else { Err(DriverError::Nftables(format!("'{name}' cannot name a set or a chain"))) }
 }
 
-fn is_plain(part: &str) -> bool {
-    part.parse::<IfName>().is_ok() || part.parse::<IpAddr>().is_ok()
+/// Whether it is an element as we write them: links' names in quotes, addresses, prefixes and numbers, joined by ` . `;
+/// a map's value after ` : `. No ranges, comments, wildcards, timeouts.
+fn is_element(element: &str) -> bool {
+    let (key, value) = element.split_once(" : ").map_or((element, None), |(key, value)| (key, Some(value)));
+    let value_is_good = value.is_none_or(|value| {
+        let verdict = value.strip_prefix("goto ").unwrap_or(value);
+        verdict.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !verdict.is_empty()
+    });
+    let part_is_good = |part: &str| match part.strip_prefix('"').and_then(|part| part.strip_suffix('"')) {
+        Some(name) => name.parse::<IfName>().is_ok(),
+        None => {
+            let first = part.bytes().next();
+            let plain = |b: u8| b.is_ascii_hexdigit() || matches!(b, b'.' | b':' | b'/' | b'x');
+            first.is_some_and(|b| b.is_ascii_hexdigit() || b == b':') && part.bytes().all(plain)
+                || matches!(part, "tcp" | "udp" | "sctp" | "udplite" | "dccp")
+        }
+    };
+    value_is_good && key.split(" . ").all(part_is_good)
 }
 
-/// Splits a listing (`nft -s list table`) into structure and elements.
-fn parse(text: &str) -> Listing {
-    let mut listing = Listing::default();
-    let mut set = String::new();
-    let mut lines = text.lines();
+/// Reads a listing (`nft -s list table`).
+fn parse(text: &str) -> Table {
+    let mut table = Table::default();
+    let mut lines = text.lines().skip(1).map(str::trim).filter(|line| !line.is_empty());
     while let Some(line) = lines.next() {
-        let words = line.trim_start();
-        let Some(first) = words.strip_prefix("elements = {").filter(|_| !set.is_empty()) else {
-            if let Some(name) = words.strip_prefix("set ").and_then(|rest| rest.strip_suffix(" {")) {
-                name.clone_into(&mut set);
-                listing.sets.insert(set.clone(), BTreeSet::new());
-            } else if words == "}" {
-                set.clear();
-            }
-            // Newer versions tell there how many elements a set has.
-            let fixed = if words.starts_with("size ") { line.split(" # ").next().unwrap_or(line) } else { line };
-            listing.structure.push_str(fixed);
-            listing.structure.push('\n');
+        let Some(head) = line.strip_suffix('{') else {
+            // Flags of the table, say, which may put it to sleep.
+            table.foreign |= line != "}";
             continue;
         };
-        let mut body = first.to_owned();
-        while !closed(&body) {
-            let Some(line) = lines.next() else { break };
-            body.push(' ');
-            body.push_str(line.trim_start());
-        }
-        let body = body.trim_end().strip_suffix('}').unwrap_or(&body);
-        let elements = listing.sets.entry(set.clone()).or_default();
-        for element in split(body) {
-            match unquote(element) {
-                Some(element) => {
-                    elements.insert(element);
-                }
-                None => listing.foreign = true,
+        let mut words = head.split_whitespace();
+        let (kind, name) = (words.next().unwrap_or_default(), words.next().unwrap_or_default().to_owned());
+        let body = lines.by_ref().take_while(|line| *line != "}");
+        match kind {
+            "set" | "map" => {
+                let set = parse_set(kind, body, &mut table.foreign);
+                table.sets.insert(name, set);
+            }
+            "chain" => {
+                let rules: Vec<&str> = body.collect();
+                let text = Text { source: String::new(), listed: rules.join("\n") };
+                table.chains.insert(name, text);
+            }
+            _ => {
+                body.for_each(drop);
+                table.foreign = true;
             }
         }
     }
-    listing
+    table
+}
+
+fn parse_set<'a>(kind: &str, mut body: impl Iterator<Item = &'a str>, foreign: &mut bool) -> Set {
+    let (mut spec, mut found) = (vec![kind.to_owned()], BTreeSet::new());
+    while let Some(line) = body.next() {
+        let Some(first) = line.strip_prefix("elements = {") else {
+            // Newer versions tell there how many elements a set has.
+            let fixed = if line.starts_with("size ") { line.split(" # ").next().unwrap_or(line) } else { line };
+            spec.push(fixed.to_owned());
+            continue;
+        };
+        let mut elements = first.to_owned();
+        while !closed(&elements) {
+            let Some(line) = body.next() else { break };
+            elements.push(' ');
+            elements.push_str(line);
+        }
+        let elements = elements.trim_end().strip_suffix('}').unwrap_or(&elements);
+        found.extend(split(elements).map(str::to_owned));
+    }
+    if spec.iter().any(|line| line.starts_with("flags") && line.contains("dynamic")) {
+        found.clear();
+    }
+    *foreign |= !found.iter().all(|element| is_element(element));
+    Set { spec: Text { source: String::new(), listed: spec.join("\n") }, elements: found }
 }
 
 /// Whether a `}` outside quotes ends the text.
@@ -264,18 +318,6 @@ fn split(body: &str) -> impl Iterator<Item = &str> {
     .filter(|element| !element.is_empty())
 }
 
-/// An element as we write it; `None` for what we never write: ranges, comments, wildcards, timeouts.
-fn unquote(element: &str) -> Option<String> {
-    let parts: Option<Vec<&str>> = element
-        .split(" . ")
-        .map(|part| match part.strip_prefix('"').and_then(|part| part.strip_suffix('"')) {
-            Some(name) => name.parse::<IfName>().is_ok().then_some(name),
-            None => (part.parse::<IpAddr>().is_ok() || part.parse::<IpNet>().is_ok()).then_some(part),
-        })
-        .collect();
-    parts.map(|parts| parts.join(" . "))
-}
-
 fn error(text: String) -> DriverError {
     if text.contains("Operation not permitted") {
         return DriverError::NotPermitted;
@@ -291,47 +333,67 @@ fn error(text: String) -> DriverError {
 mod tests {
     use super::*;
 
-    fn set(elements: &[&str]) -> BTreeSet<String> {
-        elements.iter().map(|&element| element.to_owned()).collect()
-    }
-
     #[test]
-    fn elements_are_quoted_and_nothing_else_passes() {
-        for (element, text) in [
-            ("vnet0", "\"vnet0\""),
-            ("drop", "\"drop\""),
-            ("192.0.2.0/24", "\"192.0.2.0\"/24"),
-            ("192.0.2.1", "\"192.0.2.1\""),
-            ("a . b-c", "\"a\" . \"b-c\""),
+    fn only_elements_pass() {
+        for good in [
+            "\"vnet0\"",
+            "\"drop\"",
+            "\"10.0.0.1\"",
+            "192.0.2.0/24",
+            "192.0.2.1",
+            "::/0",
+            "\"a\" . \"b-c\"",
+            "\"a\" . 52:54:00:00:00:01 . fe80::1",
+            "\"a\" . 0xfe80000000000000 : 7",
+            "\"a\" : goto in_1",
+            "\"a\" : accept",
         ] {
-            assert_eq!(quote(element).expect(element), text);
+            assert!(is_element(good), "{good}");
         }
-        for bad in ["", "a b", "a\" }; flush ruleset; {", "a/b", "vnet*", "a\n", "192.0.2.1-192.0.2.1000"] {
-            assert!(quote(bad).is_err(), "{bad}");
+        for bad in [
+            "",
+            "a b",
+            "a\" }; flush ruleset; {",
+            "\"a/b\"",
+            "\"vnet*\"",
+            "a\n",
+            "10.0.0.2-10.0.0.9",
+            "\"a\" comment \"b\"",
+            "\"a\" timeout 3s",
+            "\"a\" : goto x; flush",
+            "\"a\" : ",
+        ] {
+            assert!(!is_element(bad), "{bad}");
         }
     }
 
     #[test]
-    fn a_listing_splits_into_structure_and_elements() {
-        let listing = parse(
+    fn a_listing_is_read() {
+        let table = parse(
             "table inet vmfabric {\n\tset a {\n\t\ttype ifname\n\t\telements = { \"tap1\",\n\t\t\t     \"tap2\" }\n\t}\n\n\
              \tset b {\n\t\ttype ifname . ifname\n\t\tsize 9 # count 1\n\t\telements = { \"x\" . \"y\" }\n\t}\n\n\
-             \tset n {\n\t\ttype ipv4_addr\n\t\tflags interval\n\t\telements = { 10.0.0.1, 192.0.2.0/24 }\n\t}\n}\n",
+             \tset d {\n\t\ttype ifname\n\t\tflags dynamic\n\t\telements = { \"x\" counter }\n\t}\n\n\
+             \tmap m {\n\t\ttype ifname : verdict\n\t\telements = { \"x\" : goto c }\n\t}\n\n\
+             \tchain c {\n\t\tip saddr { 10.0.0.1, 10.0.0.2 } drop\n\t\taccept\n\t}\n}\n",
         );
-        assert_eq!(listing.sets["a"], set(&["tap1", "tap2"]));
-        assert_eq!(listing.sets["b"], set(&["x . y"]));
-        assert_eq!(listing.sets["n"], set(&["10.0.0.1", "192.0.2.0/24"]));
-        assert!(!listing.foreign && !listing.structure.contains("elements") && !listing.structure.contains("count"));
+        let elements = |name: &str| table.sets[name].elements.iter().map(String::as_str).collect::<Vec<_>>();
+        assert_eq!(elements("a"), ["\"tap1\"", "\"tap2\""]);
+        assert_eq!(elements("b"), ["\"x\" . \"y\""]);
+        assert!(elements("d").is_empty());
+        assert_eq!(elements("m"), ["\"x\" : goto c"]);
+        assert_eq!(table.sets["b"].spec.listed, "set\ntype ifname . ifname\nsize 9");
+        assert_eq!(table.chains["c"].listed, "ip saddr { 10.0.0.1, 10.0.0.2 } drop\naccept");
+        assert!(!table.foreign);
     }
 
     #[test]
     fn what_we_never_write_is_foreign() {
-        for foreign in ["10.0.0.2-10.0.0.9", "\"vnet*\"", "\"a\" comment \"b, } c\"", "\"a\" timeout 3s"] {
-            let listing = parse(&format!(
-                "table inet vmfabric {{\n\tset a {{\n\t\telements = {{ \"x\", {foreign} }}\n\t}}\n}}\n"
+        for strange in ["10.0.0.2-10.0.0.9", "\"vnet*\"", "\"a\" comment \"b, } c\"", "\"a\" timeout 3s"] {
+            let table = parse(&format!(
+                "table inet vmfabric {{\n\tset a {{\n\t\telements = {{ \"x\", {strange} }}\n\t}}\n}}\n"
             ));
-            assert!(listing.foreign, "{foreign}");
-            assert_eq!(listing.sets["a"], set(&["x"]), "{foreign}");
+            assert!(table.foreign && table.sets["a"].elements.contains("\"x\""), "{strange}");
         }
+        assert!(parse("table inet vmfabric {\n\tcounter c {\n\t\tpackets 0\n\t}\n}\n").foreign);
     }
 }

@@ -1,160 +1,211 @@
-use super::{
-    reverse::{ReverseName, apex_len},
-    special::{self, Special},
-    zone::Zone,
-};
-use hickory_proto::rr::{
-    Name, RData, Record, RecordType,
-    rdata::{NS, PTR, SOA},
-};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+//! What a zone says of a name. A zone is data; this is a function of it and the question.
 
-/// How long, in seconds, an answer may be kept: short, for a name moves to another guest at any time.
-pub const RECORD_TTL: u32 = 30;
+use super::{
+    name::WireName,
+    query::{Rcode, rtype},
+    reverse::{ReverseName, apex_depth, apex_len},
+    writer::{Section, Writer},
+    zone::{RECORD_TTL, StaticRecord, Zone},
+};
+use std::net::IpAddr;
+
 /// How long, in seconds, a "there is none" may be kept (RFC 2308 section 4): a guest that asks a moment too early soon
 /// asks again.
 pub const NEGATIVE_TTL: u32 = 3;
 
-/// What is asked, in class IN.
+/// What became of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Question<'a> {
-    pub name: &'a Name,
-    pub record_type: RecordType,
-}
-
-/// What a guest of the zone's network gets.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
-    /// Authoritative. Owner names are spelt as the question was.
-    Records(Vec<Record>),
-    /// Authoritative: the name exists, not with this type. With the SOA that lets it be cached (RFC 2308), where a zone
-    /// of ours holds the name.
-    NoData(Option<Box<Record>>),
-    /// Authoritative: no such name. The SOA as above.
-    NxDomain(Option<Box<Record>>),
-    /// Ours to say nothing about: an upstream resolver's.
+#[expect(clippy::large_enum_variant, reason = "one of them at a time, on the stack")]
+pub(super) enum Outcome {
+    /// The answer stands in the writer.
+    Answered(Rcode),
+    /// A CNAME stands in the writer, and this is where it leads.
+    Follow(WireName),
+    /// Nothing of ours.
     Forward,
 }
 
+const NODATA: Outcome = Outcome::Answered(Rcode::NoError);
+const NXDOMAIN: Outcome = Outcome::Answered(Rcode::NxDomain);
+
+/// What there is of a name.
+#[derive(Debug, Clone, Copy)]
+struct Found<'z> {
+    /// A guest's.
+    addresses: Option<&'z [IpAddr]>,
+    records: Option<&'z [StaticRecord]>,
+}
+
 impl Zone {
-    pub fn answer(&self, question: &Question<'_>) -> Answer {
-        let name = question.name;
-        if self.apex.zone_of(name) {
-            return self.answer_own(question);
+    /// The answer for a name whose end, from `apex` on, is this zone's own name.
+    pub(super) fn answer_own(&self, name: &WireName, apex: usize, kind: u16, writer: &mut Writer<'_>) -> Outcome {
+        if apex == 0 {
+            return self.answer_apex(name, kind, writer);
         }
-        if let Some(reverse) = ReverseName::parse(name)
-            && let Some(answer) = self.answer_reverse(question, &reverse)
-        {
-            return answer;
-        }
-        match special::classify(name) {
-            Some(Special::Localhost) => {
-                let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-                addresses_or(question, &loopback, || Answer::NoData(None))
-            }
-            Some(Special::Nothing) => Answer::NxDomain(None),
-            Some(Special::Empty) => Answer::NoData(None),
-            None if depth(name) == 1 => self.answer_bare(question),
-            None => Answer::Forward,
+        let soa = |outcome, writer: &mut Writer<'_>| {
+            self.write_soa(&name[apex..], Section::Authority, writer);
+            outcome
+        };
+        let found = self.find(&name[..apex]);
+        let found = found.or_else(|| self.wildcard(name, apex));
+        let Some(found) = found else {
+            return if self.local { soa(NXDOMAIN, writer) } else { Outcome::Forward };
+        };
+        match found.write(name, kind, writer) {
+            Some(outcome) => outcome,
+            None => soa(NODATA, writer),
         }
     }
 
-    fn answer_own(&self, question: &Question<'_>) -> Answer {
-        let mut labels = question.name.iter();
-        match depth(question.name).saturating_sub(depth(&self.apex)) {
-            0 => self.answer_apex(question, &self.apex),
-            1 => match labels.next().and_then(|label| self.find(label)) {
-                Some(addresses) => addresses_or(question, addresses, || Answer::NoData(Some(self.soa(&self.apex)))),
-                None => Answer::NxDomain(Some(self.soa(&self.apex))),
-            },
-            _ => Answer::NxDomain(Some(self.soa(&self.apex))),
+    /// A name without a dot. Guests' names and records answer, as with dnsmasq; `None` for others.
+    pub(super) fn answer_bare(&self, name: &WireName, kind: u16, writer: &mut Writer<'_>) -> Option<Outcome> {
+        let found = self.find(&name[..name.len() - 1])?;
+        Some(found.write(name, kind, writer).unwrap_or(NODATA))
+    }
+
+    fn find(&self, labels: &[u8]) -> Option<Found<'_>> {
+        let single = labels.split_first().filter(|(len, label)| usize::from(**len) == label.len());
+        let addresses = single.and_then(|(_, label)| self.addresses(label));
+        let records = if self.has_records() { self.records(labels) } else { None };
+        (addresses.is_some() || records.is_some()).then_some(Found { addresses, records })
+    }
+
+    /// The asterisk below the closest name above that exists (RFC 4592 section 3.3.1).
+    fn wildcard(&self, name: &WireName, apex: usize) -> Option<Found<'_>> {
+        if !self.has_records() {
+            return None;
         }
+        for above in name.suffixes().skip(1) {
+            let at = name.len() - above.len();
+            let closest = at >= apex || self.find(&name[at..apex]).is_some();
+            if closest {
+                let owner = [b"\x01*", &name[at.min(apex)..apex]].concat();
+                return Some(Found { addresses: None, records: Some(self.records(&owner)?) });
+            }
+        }
+        None
+    }
+
+    fn answer_apex(&self, name: &WireName, kind: u16, writer: &mut Writer<'_>) -> Outcome {
+        match kind {
+            rtype::SOA | rtype::ANY => self.write_soa(name, Section::Answer, writer),
+            rtype::NS => writer.record(Section::Answer, name, rtype::NS, RECORD_TTL, |w| w.name(&self.server)),
+            _ => {
+                let found = Found { addresses: None, records: self.records(b"") };
+                return found.write(name, kind, writer).unwrap_or_else(|| {
+                    self.write_soa(name, Section::Authority, writer);
+                    NODATA
+                });
+            }
+        }
+        NODATA
     }
 
     /// `None` where the reverse name is not of this network.
-    fn answer_reverse(&self, question: &Question<'_>, reverse: &ReverseName) -> Option<Answer> {
-        let apex = self.reverse_apex(&reverse.block);
-        let soa = || apex.as_ref().map(|apex| self.soa(apex));
+    pub(super) fn answer_reverse(
+        &self,
+        name: &WireName,
+        reverse: &ReverseName,
+        kind: u16,
+        writer: &mut Writer<'_>,
+    ) -> Option<Outcome> {
+        let soa = |depth: usize, outcome, writer: &mut Writer<'_>| {
+            self.write_soa(&name[name.suffix(depth)..], Section::Authority, writer);
+            outcome
+        };
         let Some(address) = reverse.address() else {
             let prefix = self.prefixes.iter().find(|prefix| prefix.contains(&reverse.block))?;
             return Some(match reverse.below {
-                true => Answer::NxDomain(soa()),
-                false if reverse.block.prefix_len() == apex_len(prefix) => self.answer_apex(question, apex.as_ref()?),
+                true => soa(apex_depth(prefix), NXDOMAIN, writer),
+                false if reverse.block.prefix_len() == apex_len(prefix) => self.answer_reverse_apex(name, kind, writer),
                 // Between the apex and the addresses: whether any stands below is not worth finding out, and to say
-                // "no such name" would deny them all (RFC 8020).
-                false => Answer::NoData(soa()),
+                // "no such name" would deny them all (RFC 8020). A prefix within a zone's block has its apex above.
+                false => soa(apex_depth(prefix), NODATA, writer),
             });
         };
-        let Some(label) = self.label_of(address) else {
-            return apex.is_some().then(|| Answer::NxDomain(soa()));
+        let depth = self.reverse_depth(&reverse.block);
+        let target = self.name_of(address);
+        let Some(target) = target.filter(|_| !reverse.below) else {
+            let ours = depth.is_some() || self.name_of(address).is_some();
+            return match depth {
+                Some(depth) => Some(soa(depth, NXDOMAIN, writer)),
+                None => ours.then_some(NXDOMAIN),
+            };
         };
-        Some(if reverse.below {
-            Answer::NxDomain(soa())
-        } else if matches!(question.record_type, RecordType::PTR | RecordType::ANY) {
-            let target = self.apex.prepend_label(label.as_str()).expect("a domain leaves room for a label");
-            records(question, [RData::PTR(PTR(target))])
-        } else {
-            Answer::NoData(soa())
+        if matches!(kind, rtype::PTR | rtype::ANY) {
+            writer.record(Section::Answer, name, rtype::PTR, RECORD_TTL, |w| w.name(&target));
+            return Some(NODATA);
+        }
+        Some(match depth {
+            Some(depth) => soa(depth, NODATA, writer),
+            None => NODATA,
         })
     }
 
-    /// A name without a dot. Guests' names answer, as with dnsmasq; others are typing errors or leave the site's search
-    /// list, and no upstream's concern. What validators ask of top-level domains does pass.
-    fn answer_bare(&self, question: &Question<'_>) -> Answer {
-        match question.name.iter().next().and_then(|label| self.find(label)) {
-            Some(addresses) => addresses_or(question, addresses, || Answer::NoData(None)),
-            None => match question.record_type {
-                RecordType::DS | RecordType::DNSKEY | RecordType::NS | RecordType::SOA => Answer::Forward,
-                _ => Answer::NxDomain(None),
+    fn answer_reverse_apex(&self, name: &WireName, kind: u16, writer: &mut Writer<'_>) -> Outcome {
+        match kind {
+            rtype::SOA | rtype::ANY => self.write_soa(name, Section::Answer, writer),
+            rtype::NS => writer.record(Section::Answer, name, rtype::NS, RECORD_TTL, |w| w.name(&self.server)),
+            _ => self.write_soa(name, Section::Authority, writer),
+        }
+        NODATA
+    }
+
+    fn write_soa(&self, owner: &[u8], section: Section, writer: &mut Writer<'_>) {
+        writer.record(section, owner, rtype::SOA, NEGATIVE_TTL, |w| {
+            w.name(&self.server);
+            w.name(&self.hostmaster);
+            [self.serial, 3600, 600, 86_400, NEGATIVE_TTL].into_iter().for_each(|number| w.u32(number));
+        });
+    }
+}
+
+impl Found<'_> {
+    /// Writes what there is of that type; `None` where there is nothing. ANY gets one type, not all there is (RFC 8482
+    /// section 4.1).
+    fn write(&self, owner: &WireName, kind: u16, writer: &mut Writer<'_>) -> Option<Outcome> {
+        let records = self.records.unwrap_or_default();
+        if let [alias, ..] = records
+            && let Some(target) = alias.alias()
+        {
+            writer.record(Section::Answer, owner, rtype::CNAME, alias.ttl, |w| alias.write(w));
+            let asked = matches!(kind, rtype::CNAME | rtype::ANY);
+            return Some(if asked { NODATA } else { Outcome::Follow(target) });
+        }
+        let is_address = |kind| matches!(kind, rtype::A | rtype::AAAA);
+        // What a person wrote down goes before what a guest has.
+        let written = records.iter().any(|record| is_address(record.kind));
+        let addresses = self.addresses.filter(|_| !written).unwrap_or_default();
+        let before = writer.answers();
+        let kind = match kind {
+            rtype::ANY => match (records.first(), addresses.first()) {
+                (_, Some(address)) => kind_of(address),
+                (Some(record), None) => record.kind,
+                (None, None) => return None,
             },
+            kind => kind,
+        };
+        for record in records.iter().filter(|record| record.kind == kind) {
+            writer.record(Section::Answer, owner, kind, record.ttl, |w| record.write(w));
         }
-    }
-
-    fn answer_apex(&self, question: &Question<'_>, apex: &Name) -> Answer {
-        match question.record_type {
-            RecordType::SOA | RecordType::ANY => records(question, [self.soa_data()]),
-            RecordType::NS => records(question, [RData::NS(NS(self.server.clone()))]),
-            _ => Answer::NoData(Some(self.soa(apex))),
+        if is_address(kind) {
+            for address in addresses.iter().filter(|address| kind_of(address) == kind) {
+                write_address(owner, *address, writer);
+            }
         }
-    }
-
-    fn find(&self, label: &[u8]) -> Option<&[IpAddr]> {
-        let mut lower = [0u8; 63];
-        let lower = lower.get_mut(..label.len())?;
-        lower.copy_from_slice(label);
-        lower.make_ascii_lowercase();
-        self.addresses(std::str::from_utf8(lower).ok()?)
-    }
-
-    fn soa(&self, apex: &Name) -> Box<Record> {
-        Box::new(Record::from_rdata(apex.clone(), NEGATIVE_TTL, self.soa_data()))
-    }
-
-    fn soa_data(&self) -> RData {
-        let (server, hostmaster) = (self.server.clone(), self.hostmaster.clone());
-        RData::SOA(SOA::new(server, hostmaster, self.serial, 3600, 600, 86_400, NEGATIVE_TTL))
+        (writer.answers() > before).then_some(NODATA)
     }
 }
 
-/// The addresses of the family that is asked for. ANY gets one family, not all there is (RFC 8482 section 4.1).
-fn addresses_or(question: &Question<'_>, addresses: &[IpAddr], no_data: impl FnOnce() -> Answer) -> Answer {
-    let of = |v4: bool| addresses.iter().filter(move |a| a.is_ipv4() == v4).map(|&a| RData::from(a));
-    let answer = match question.record_type {
-        RecordType::A => records(question, of(true)),
-        RecordType::AAAA => records(question, of(false)),
-        RecordType::ANY => records(question, of(addresses.iter().any(IpAddr::is_ipv4))),
-        _ => return no_data(),
-    };
-    if answer == Answer::Records(Vec::new()) { no_data() } else { answer }
+fn kind_of(address: &IpAddr) -> u16 {
+    if address.is_ipv4() { rtype::A } else { rtype::AAAA }
 }
 
-fn records(question: &Question<'_>, data: impl IntoIterator<Item = RData>) -> Answer {
-    Answer::Records(data.into_iter().map(|data| Record::from_rdata(question.name.clone(), RECORD_TTL, data)).collect())
-}
-
-/// Labels in a name; `Name::num_labels` leaves out a leading `*`, which is a label like any other in a question.
-fn depth(name: &Name) -> usize {
-    name.iter().count()
+pub(super) fn write_address(owner: &[u8], address: IpAddr, writer: &mut Writer<'_>) {
+    writer.record(Section::Answer, owner, kind_of(&address), RECORD_TTL, |w| match address {
+        IpAddr::V4(v4) => w.bytes(&v4.octets()),
+        IpAddr::V6(v6) => w.bytes(&v6.octets()),
+    });
 }
 
 #[cfg(test)]

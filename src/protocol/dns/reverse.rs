@@ -1,7 +1,7 @@
 //! Names under `in-addr.arpa` (RFC 1035 section 3.5) and `ip6.arpa` (RFC 3596 section 2.5).
 
+use super::name::WireName;
 use crate::net::{IpNet, Ipv4Net, Ipv6Net};
-use hickory_proto::rr::Name;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What a reverse name speaks of.
@@ -14,26 +14,33 @@ pub(super) struct ReverseName {
     pub below: bool,
 }
 
+const IPV4_TREE: &[u8] = b"\x07in-addr\x04arpa\0";
+const IPV6_TREE: &[u8] = b"\x03ip6\x04arpa\0";
+
 impl ReverseName {
     /// `None` for a name outside both reverse trees.
-    pub fn parse(name: &Name) -> Option<Self> {
-        let mut labels = name.iter().rev();
-        if !labels.next()?.eq_ignore_ascii_case(b"arpa") {
+    pub fn parse(name: &WireName) -> Option<Self> {
+        if !name.ends_with(b"\x04arpa\0") {
             return None;
         }
-        let tree = labels.next()?;
-        if tree.eq_ignore_ascii_case(b"in-addr") {
-            Some(Self::parse_v4(labels))
-        } else if tree.eq_ignore_ascii_case(b"ip6") {
-            Some(Self::parse_v6(labels))
-        } else {
-            None
+        // The most labels that a name has.
+        let mut labels = [&[][..]; 128];
+        let spelled = |tree: &[u8]| name.below(tree).map(|_| name.depth() - 2);
+        let (count, v4) = match (spelled(IPV4_TREE), spelled(IPV6_TREE)) {
+            (Some(count), _) => (count, true),
+            (None, Some(count)) => (count, false),
+            (None, None) => return None,
+        };
+        for (slot, label) in labels.iter_mut().zip(name.labels().take(count)) {
+            *slot = label;
         }
+        let labels = labels.iter().take(count).rev().copied();
+        Some(if v4 { Self::parse_v4(labels) } else { Self::parse_v6(labels) })
     }
 
-    fn parse_v4<'a>(mut labels: impl Iterator<Item = &'a [u8]>) -> Self {
+    fn parse_v4<'a>(labels: impl Iterator<Item = &'a [u8]>) -> Self {
         let (mut octets, mut count, mut below) = ([0u8; 4], 0u8, false);
-        for label in labels.by_ref() {
+        for label in labels {
             match (octets.get_mut(usize::from(count)), decimal(label)) {
                 (Some(octet), Some(value)) => *octet = value,
                 _ => {
@@ -47,9 +54,9 @@ impl ReverseName {
         Self { block, below }
     }
 
-    fn parse_v6<'a>(mut labels: impl Iterator<Item = &'a [u8]>) -> Self {
+    fn parse_v6<'a>(labels: impl Iterator<Item = &'a [u8]>) -> Self {
         let (mut bits, mut count, mut below) = (0u128, 0u8, false);
-        for label in labels.by_ref() {
+        for label in labels {
             match nibble(label) {
                 Some(value) if count < 32 => bits |= u128::from(value) << (124 - 4 * u32::from(count)),
                 _ => {
@@ -69,21 +76,24 @@ impl ReverseName {
     }
 }
 
+fn step(prefix: &IpNet) -> u8 {
+    match prefix {
+        IpNet::V4(_) => 8,
+        IpNet::V6(_) => 4,
+    }
+}
+
 /// The length, on a label's boundary, of the zone that serves `address` of `prefix`: zones can be cut only at whole
 /// octets or nibbles, so a prefix between two boundaries is a set of longer zones (10.0.0.0/22: four of /24), or, where
 /// that would be single addresses, part of a shorter one.
 pub(super) fn apex_len(prefix: &IpNet) -> u8 {
-    let step = match prefix {
-        IpNet::V4(_) => 8,
-        IpNet::V6(_) => 4,
-    };
+    let step = step(prefix);
     prefix.prefix_len().div_ceil(step).saturating_mul(step).min(prefix.max_prefix_len() - step)
 }
 
-/// The name of the zone that serves `address` of `prefix`; see [`apex_len`].
-pub(super) fn apex(prefix: &IpNet, address: IpAddr) -> Name {
-    let step = if address.is_ipv4() { 8 } else { 4 };
-    Name::from(address).trim_to(usize::from(apex_len(prefix) / step) + 2)
+/// How many labels the name of the zone has that serves addresses of `prefix`; see [`apex_len`].
+pub(super) fn apex_depth(prefix: &IpNet) -> usize {
+    usize::from(apex_len(prefix) / step(prefix)) + 2
 }
 
 /// An octet as it stands in a reverse name: no sign, no leading zero.
@@ -108,7 +118,7 @@ mod tests {
     use super::*;
 
     fn parse(name: &str) -> Option<(String, bool)> {
-        let name = Name::from_ascii(name).expect("name");
+        let name = WireName::from_text(name).expect("name");
         ReverseName::parse(&name).map(|r| (r.block.to_string(), r.below))
     }
 
@@ -125,20 +135,19 @@ mod tests {
         is("256.123.168.192.in-addr.arpa.", "192.168.123.0/24", true);
         is("8.B.d.0.1.0.0.2.ip6.arpa.", "2001:db8::/32", false);
         is("xx.8.b.d.0.1.0.0.2.ip6.arpa.", "2001:db8::/32", true);
+        is(&format!("{}ip6.arpa.", "1.".repeat(122)), "1111:1111:1111:1111:1111:1111:1111:1111/128", true);
         assert_eq!(parse("home.arpa."), None);
         assert_eq!(parse("web.nat.internal."), None);
         assert_eq!(parse("."), None);
     }
 
     #[test]
-    fn every_address_has_its_zone() {
-        let of = |prefix: &str, address: &str| {
-            apex(&prefix.parse().expect("prefix"), address.parse().expect("address")).to_ascii()
-        };
-        assert_eq!(of("192.168.123.0/24", "192.168.123.9"), "123.168.192.in-addr.arpa.");
-        assert_eq!(of("10.0.0.0/22", "10.0.3.1"), "3.0.10.in-addr.arpa.");
-        assert_eq!(of("192.168.1.128/25", "192.168.1.200"), "1.168.192.in-addr.arpa.");
-        assert_eq!(of("10.0.0.0/8", "10.9.8.7"), "10.in-addr.arpa.");
-        assert_eq!(of("fd00::/62", "fd00:0:0:3::1"), "3.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa.");
+    fn every_prefix_has_its_zones() {
+        let of = |prefix: &str| apex_depth(&prefix.parse().expect("prefix"));
+        assert_eq!(of("192.168.123.0/24"), 5);
+        assert_eq!(of("10.0.0.0/22"), 5);
+        assert_eq!(of("192.168.1.128/25"), 5);
+        assert_eq!(of("10.0.0.0/8"), 3);
+        assert_eq!(of("fd00::/62"), 18);
     }
 }

@@ -1,52 +1,85 @@
 //! DNS for the guests: listeners on each network's gateway addresses, and the way to the upstream resolvers.
 //!
-//! hickory-server drives the UDP sockets, hickory's parts the TCP connections (see `tcp`); what is said comes from
-//! [`crate::protocol::dns`]. hickory-server logs every query at level `info` and every odd packet at `warn`: the
-//! daemon's filter keeps its targets (`hickory_server`, `hickory_net`, `hickory_proto`) at `error` or off, or guests
-//! write the host's journal.
+//! Datagrams are taken and answered in batches (see `udp`), TCP connections by hickory's parts (see `tcp`); what is said
+//! comes from [`crate::protocol::dns`]. hickory logs odd packets at `warn`: the daemon's filter keeps its targets
+//! (`hickory_server`, `hickory_net`, `hickory_proto`) at `error` or off, or guests write the host's journal.
 
 mod forward;
-mod handler;
 mod limit;
 mod resolv_conf;
+mod service;
 mod socket;
 mod tcp;
+mod udp;
 mod upstream;
 
+pub use crate::protocol::dns::SharedZone;
 pub use upstream::{UpstreamSource, Upstreams};
 
-use crate::{net::IfName, protocol::dns::Zone};
-use handler::Handler;
-use hickory_server::server::Server;
-use limit::Limit;
-use std::{
-    fmt, io,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+use crate::{
+    net::IfName,
+    protocol::dns::{Budget, DnsStats, Policy},
 };
-use tokio::task::JoinSet;
+use limit::Limit;
+use service::Service;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::oneshot,
+    task::JoinSet,
+};
 use uuid::Uuid;
 
 /// TCP connections to one network's server, all its guests together and each.
 const MAX_CONNECTIONS: usize = 64;
 const MAX_CONNECTIONS_PER_CLIENT: usize = 8;
 
-/// A zone that is served while it changes: the next question sees the change.
-#[derive(Debug, Clone)]
-pub struct SharedZone(Arc<RwLock<Zone>>);
+/// What the DNS servers of all networks have in common, a thread of their own among it: a flood of questions must not
+/// delay anything else, and one thread that waits for its sockets alone answers at a third of the cost (no other is
+/// woken to look for work).
+#[derive(Debug)]
+pub struct DnsShared {
+    pub upstreams: Arc<Upstreams>,
+    budget: Budget,
+    batches: Arc<udp::Batches>,
+    thread: Handle,
+    /// When it is dropped the thread ends.
+    _running: oneshot::Sender<()>,
+}
 
-impl SharedZone {
-    pub fn new(zone: Zone) -> Self {
-        Self(Arc::new(RwLock::new(zone)))
+impl DnsShared {
+    /// The thread is in the calling thread's network namespace.
+    pub fn new(upstreams: Arc<Upstreams>) -> io::Result<Arc<Self>> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (running, ended) = oneshot::channel::<()>();
+        let thread = runtime.handle().clone();
+        // It fails when the sender is dropped: that is the end that it waits for.
+        std::thread::Builder::new().name("dns".into()).spawn(move || drop(runtime.block_on(ended)))?;
+        Ok(Arc::new(Self { upstreams, budget: Budget::default(), batches: Arc::default(), thread, _running: running }))
     }
+}
 
-    /// Changes the zone, or replaces it. Questions wait meanwhile: no long work in there.
-    pub fn update<T>(&self, change: impl FnOnce(&mut Zone) -> T) -> T {
-        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
-    }
+/// What one network's guests may ask.
+#[derive(Debug, Clone, Default)]
+pub struct DnsScope {
+    /// Other networks' zones that they may see.
+    pub visible: Vec<SharedZone>,
+    pub policy: Policy,
+    /// Questions a second that a guest may ask in any case; 0: as many as it likes while no other is kept waiting.
+    pub rate_limit: u32,
+}
 
-    pub fn read(&self) -> RwLockReadGuard<'_, Zone> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+impl PartialEq for DnsScope {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |(a, b): (&SharedZone, &SharedZone)| a.same(b);
+        self.policy == other.policy
+            && self.rate_limit == other.rate_limit
+            && self.visible.len() == other.visible.len()
+            && self.visible.iter().zip(&other.visible).all(same)
     }
 }
 
@@ -100,40 +133,53 @@ impl ServeError {
 }
 
 /// One network's DNS server. Dropping it stops it too, but only [`DnsServer::stop`] says when the port is free.
+#[derive(Debug)]
 pub struct DnsServer {
     listen: DnsListen,
     addresses: Vec<SocketAddr>,
-    udp: Server<Handler>,
-    tcp: JoinSet<()>,
+    service: Arc<Service>,
+    tasks: JoinSet<()>,
     _excluded: upstream::Excluded,
 }
 
 impl DnsServer {
     /// Binds the sockets, all or none, and begins to answer. The sockets are bound to the interface's index: an
-    /// interface that is removed and made anew needs a new server. Call it within a tokio runtime.
-    pub fn start(listen: DnsListen, zone: SharedZone, upstreams: Arc<Upstreams>) -> Result<Self, ServeError> {
+    /// interface that is removed and made anew needs a new server.
+    pub fn start(
+        listen: DnsListen,
+        zone: SharedZone,
+        scope: DnsScope,
+        shared: Arc<DnsShared>,
+    ) -> Result<Self, ServeError> {
+        let thread = shared.thread.clone();
+        // Whoever makes a socket decides who waits for it.
+        let _entered = thread.enter();
         let sockets = listen
             .addresses
             .iter()
             .map(|&address| socket::bind(&listen.interface, address, listen.port))
             .collect::<Result<Vec<_>, _>>()?;
-        let addresses: Vec<_> = sockets.iter().filter_map(|(udp, _)| udp.local_addr().ok()).collect();
-        let excluded = upstreams.exclude(addresses.clone());
-        let handler = Handler::new(zone, upstreams);
+        let addresses: Vec<_> = sockets.iter().filter_map(|(_, tcp)| tcp.local_addr().ok()).collect();
+        let excluded = shared.upstreams.exclude(addresses.clone());
+        let service = Service::new(zone, scope, shared);
         let connections = Limit::new(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT);
-        let mut server =
-            Self { listen, addresses, udp: Server::new(handler.clone()), tcp: JoinSet::new(), _excluded: excluded };
+        let mut tasks = JoinSet::new();
         for (udp, tcp) in sockets {
-            server.udp.register_socket(udp);
-            server.tcp.spawn(tcp::serve(tcp, handler.clone(), connections.clone()));
+            tasks.spawn_on(udp::serve(Arc::new(udp), Arc::clone(&service)), &thread);
+            tasks.spawn_on(tcp::serve(tcp, Arc::clone(&service), connections.clone()), &thread);
         }
         tracing::info!(
-            network = %server.listen.network,
-            interface = %server.listen.interface,
-            addresses = ?server.addresses,
+            network = %listen.network,
+            interface = %listen.interface,
+            ?addresses,
             "serving DNS"
         );
-        Ok(server)
+        Ok(Self { listen, addresses, service, tasks, _excluded: excluded })
+    }
+
+    /// What guests may ask from now on.
+    pub fn set_scope(&self, scope: DnsScope) {
+        self.service.set_scope(scope);
     }
 
     pub fn listen(&self) -> &DnsListen {
@@ -145,21 +191,13 @@ impl DnsServer {
         &self.addresses
     }
 
+    pub fn stats(&self) -> DnsStats {
+        self.service.stats()
+    }
+
     /// Stops answering; the port is free when it returns.
     pub async fn stop(mut self) {
-        self.tcp.shutdown().await;
-        if let Err(error) = self.udp.shutdown_gracefully().await {
-            tracing::debug!(%error, "while stopping DNS");
-        }
-    }
-}
-
-impl fmt::Debug for DnsServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DnsServer")
-            .field("listen", &self.listen)
-            .field("addresses", &self.addresses)
-            .finish_non_exhaustive()
+        self.tasks.shutdown().await;
     }
 }
 

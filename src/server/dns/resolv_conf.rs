@@ -32,6 +32,11 @@ impl ResolvConf {
         Self { path, resolved, seen: None }
     }
 
+    /// Whether it is these files.
+    pub fn reads(&self, path: &Path, resolved: &Path) -> bool {
+        self.path == path && self.resolved == resolved
+    }
+
     /// The resolvers, if they may have changed since the last call; `None` if not, or if the file cannot be read just
     /// now (it is being replaced, say), when what was known stays good.
     pub fn changed(&mut self) -> Option<Vec<SocketAddr>> {

@@ -1,11 +1,11 @@
 use super::ServeError;
-use crate::net::IfName;
+use crate::{ffi::packet::WatchedSocket, net::IfName};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
     net::{IpAddr, SocketAddr, SocketAddrV6},
 };
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 
 /// Room for a burst of some hundred queries while the server is busy.
 const RECEIVE_BUFFER: usize = 1 << 20;
@@ -13,11 +13,12 @@ const BACKLOG: i32 = 128;
 
 /// A UDP socket and a TCP listener at one address, that hear only what comes in by `interface`. The address need not
 /// be up yet. Port 0 is any free one (tests).
-pub(super) fn bind(interface: &IfName, address: IpAddr, port: u16) -> Result<(UdpSocket, TcpListener), ServeError> {
+pub(super) fn bind(interface: &IfName, address: IpAddr, port: u16) -> Result<(WatchedSocket, TcpListener), ServeError> {
     let failed = |port, error| ServeError::new(interface, address, port, error);
     let udp = open(interface, address, port, Type::DGRAM).map_err(|e| failed(port, e))?;
-    let udp = UdpSocket::from_std(udp.into()).map_err(|e| failed(port, e))?;
-    let port = udp.local_addr().map_err(|e| failed(port, e))?.port();
+    let bound = udp.local_addr().map_err(|e| failed(port, e))?;
+    let port = bound.as_socket().map_or(port, |at| at.port());
+    let udp = WatchedSocket::new(udp).map_err(|e| failed(port, e))?;
     let tcp = open(interface, address, port, Type::STREAM).map_err(|e| failed(port, e))?;
     let tcp = TcpListener::from_std(tcp.into()).map_err(|e| failed(port, e))?;
     Ok((udp, tcp))
@@ -41,8 +42,11 @@ fn open(interface: &IfName, address: IpAddr, port: u16, kind: Type) -> io::Resul
         // Only past connections' remains: another listener still conflicts.
         socket.set_reuse_address(true)?;
     } else {
-        // Capped by net.core.rmem_max.
-        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        // Past net.core.rmem_max where we may (CAP_NET_ADMIN), else up to it.
+        let forced = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &RECEIVE_BUFFER);
+        if forced.is_err() {
+            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        }
     }
     socket.bind(&at.into())?;
     if kind == Type::STREAM {

@@ -6,15 +6,19 @@
 //! answer back; that is less code than to undo the rest.
 
 use super::{
-    forward::{ExchangeError, Forward},
+    forward::{ExchangeError, exchange},
     resolv_conf::ResolvConf,
 };
+use crate::protocol::dns::{Ask, is_refusal};
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use hickory_proto::op::{Message, ResponseCode};
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -23,7 +27,7 @@ use tokio::{
 };
 
 /// The most questions under way at once, all networks together; each holds a socket for each resolver it asks.
-const MAX_IN_FLIGHT: usize = 256;
+const MAX_IN_FLIGHT: usize = 1024;
 /// When the next resolver is asked too, the one before being silent so far. Not much sooner: where the first knows the
 /// site's own names and the second does not, the second's answer is second best.
 const NEXT_AFTER: Duration = Duration::from_secs(1);
@@ -56,21 +60,26 @@ impl UpstreamSource {
 pub struct Upstreams {
     state: Mutex<State>,
     in_flight: Semaphore,
+    /// How often the usual resolvers became others.
+    changes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     conf: Option<ResolvConf>,
     looked: Option<Instant>,
-    servers: Vec<Server>,
+    servers: Vec<SocketAddr>,
+    /// Resolvers that did not answer, and until when they are asked last.
+    avoided: HashMap<SocketAddr, Instant>,
     /// Where this process itself listens: the host's resolv.conf may well name one of our gateways.
     ourselves: Vec<SocketAddr>,
 }
 
-#[derive(Debug)]
-struct Server {
-    address: SocketAddr,
-    avoid_until: Option<Instant>,
+/// Who is asked.
+#[derive(Debug, Clone)]
+pub(super) enum Servers {
+    Usual,
+    These(Arc<[SocketAddr]>),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -90,12 +99,25 @@ impl Upstreams {
             UpstreamSource::Fixed(servers) => state.set(servers),
             UpstreamSource::ResolvConf { path, resolved } => state.conf = Some(ResolvConf::new(path, resolved)),
         }
-        Arc::new(Self { state: Mutex::new(state), in_flight: Semaphore::new(MAX_IN_FLIGHT) })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            in_flight: Semaphore::new(MAX_IN_FLIGHT),
+            changes: AtomicU64::new(0),
+        })
     }
 
     /// Takes another source, for the questions from now on.
     pub fn set_source(&self, source: UpstreamSource) {
         let mut state = self.lock();
+        let same = match (&source, &state.conf) {
+            (UpstreamSource::Fixed(servers), None) => state.servers == *servers,
+            (UpstreamSource::ResolvConf { path, resolved }, Some(conf)) => conf.reads(path, resolved),
+            _ => false,
+        };
+        if same {
+            return;
+        }
+        self.changes.fetch_add(1, Ordering::Relaxed);
         state.conf = None;
         state.looked = None;
         match source {
@@ -109,21 +131,37 @@ impl Upstreams {
 
     /// The resolvers in use now, in the order in which they would be asked.
     pub fn servers(&self) -> Vec<SocketAddr> {
+        self.look();
         self.lock().in_order(Instant::now())
+    }
+
+    /// How often the usual resolvers became others, as far as is known; looks for changes, but not often.
+    pub(super) fn changes(&self) -> u64 {
+        self.look();
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    fn look(&self) {
+        if self.lock().look(Instant::now()) {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Asks the upstreams in order: the next one as soon as one fails, or says that it cannot or will not answer, or
     /// has been silent for a second; the first good answer counts.
-    pub(super) async fn ask(&self, forward: &Forward) -> Result<Message, ForwardError> {
+    pub(super) async fn ask(&self, ask: &Ask, servers: Servers) -> Result<Vec<u8>, ForwardError> {
         let _permit = self.in_flight.try_acquire().map_err(|_| ForwardError::Busy)?;
-        let servers = self.servers();
+        let servers = match servers {
+            Servers::Usual => self.servers(),
+            Servers::These(servers) => self.lock().usable(&servers, Instant::now()),
+        };
         if servers.is_empty() {
             return Err(ForwardError::NoUpstream);
         }
-        timeout(GIVE_UP_AFTER, self.race(forward, servers)).await.unwrap_or(Err(ForwardError::NoAnswer))
+        timeout(GIVE_UP_AFTER, self.race(ask, servers)).await.unwrap_or(Err(ForwardError::NoAnswer))
     }
 
-    async fn race(&self, forward: &Forward, servers: Vec<SocketAddr>) -> Result<Message, ForwardError> {
+    async fn race(&self, ask: &Ask, servers: Vec<SocketAddr>) -> Result<Vec<u8>, ForwardError> {
         let mut waiting = servers.into_iter().peekable();
         let mut asked = Vec::new();
         let mut under_way = FuturesUnordered::new();
@@ -135,7 +173,7 @@ impl Upstreams {
             {
                 next_at = Instant::now() + NEXT_AFTER;
                 asked.push(server);
-                under_way.push(async move { (server, forward.exchange(server).await) });
+                under_way.push(async move { (server, exchange(ask, server).await) });
             }
             tokio::select! {
                 done = under_way.next() => match done {
@@ -163,7 +201,7 @@ impl Upstreams {
     }
 
     fn failed(&self, server: SocketAddr, error: &ExchangeError) {
-        if self.lock().avoid(server, Instant::now() + AVOID_FOR) {
+        if self.lock().avoid(server, Instant::now()) {
             tracing::info!(upstream = %server, %error, "an upstream resolver does not answer");
         }
     }
@@ -181,39 +219,48 @@ impl Upstreams {
 
 impl State {
     fn set(&mut self, addresses: Vec<SocketAddr>) {
-        self.servers = addresses.into_iter().map(|address| Server { address, avoid_until: None }).collect();
+        self.servers = addresses;
     }
 
-    fn in_order(&mut self, now: Instant) -> Vec<SocketAddr> {
-        if self.conf.is_some() && self.looked.is_none_or(|looked| now >= looked + LOOK_EVERY) {
-            self.looked = Some(now);
-            // Two stat(2) a second on small local files are not worth another thread.
-            if let Some(servers) = self.conf.as_mut().and_then(ResolvConf::changed) {
-                tracing::info!(upstreams = ?servers, "taking the host's resolvers");
-                self.set(servers);
-            }
+    /// Whether the usual resolvers are others now.
+    fn look(&mut self, now: Instant) -> bool {
+        if self.conf.is_none() || self.looked.is_some_and(|looked| now < looked + LOOK_EVERY) {
+            return false;
         }
+        self.looked = Some(now);
+        // Two stat(2) a second on small local files are not worth another thread.
+        let Some(servers) = self.conf.as_mut().and_then(ResolvConf::changed) else { return false };
+        if self.servers == servers {
+            return false;
+        }
+        tracing::info!(upstreams = ?servers, "taking the host's resolvers");
+        self.set(servers);
+        true
+    }
+
+    fn in_order(&self, now: Instant) -> Vec<SocketAddr> {
+        self.usable(&self.servers, now)
+    }
+
+    /// Those of these resolvers that are not this process, the ones that did not answer lately last.
+    fn usable(&self, servers: &[SocketAddr], now: Instant) -> Vec<SocketAddr> {
         let ourselves = |a: &SocketAddr| self.ourselves.iter().any(|o| o.ip() == a.ip() && o.port() == a.port());
-        let usable = self.servers.iter().filter(|server| !ourselves(&server.address));
-        let (last, first): (Vec<_>, Vec<_>) = usable.partition(|s| s.avoid_until.is_some_and(|until| now < until));
-        first.into_iter().chain(last).map(|server| server.address).collect()
+        let usable = servers.iter().copied().filter(|server| !ourselves(server));
+        let (last, first): (Vec<_>, Vec<_>) =
+            usable.partition(|s| self.avoided.get(s).is_some_and(|until| now < *until));
+        first.into_iter().chain(last).collect()
     }
 
     fn answered(&mut self, address: SocketAddr) {
-        self.servers.iter_mut().filter(|s| s.address == address).for_each(|s| s.avoid_until = None);
+        self.avoided.remove(&address);
     }
 
     /// Whether that is news.
-    fn avoid(&mut self, address: SocketAddr, until: Instant) -> bool {
-        let server = self.servers.iter_mut().find(|s| s.address == address);
-        server.is_some_and(|server| server.avoid_until.replace(until).is_none())
+    fn avoid(&mut self, address: SocketAddr, now: Instant) -> bool {
+        // Resolvers are named by people, so that they are few; those of long ago go.
+        self.avoided.retain(|_, until| now < *until + AVOID_FOR);
+        self.avoided.insert(address, now + AVOID_FOR).is_none()
     }
-}
-
-/// Another resolver may do better.
-fn is_refusal(answer: &Message) -> bool {
-    use ResponseCode as R;
-    matches!(answer.metadata.response_code, R::ServFail | R::Refused | R::NotImp | R::FormErr)
 }
 
 #[derive(Debug)]

@@ -8,7 +8,11 @@ mod round;
 
 use crate::{
     backend::{LeaseRecord, Loaded, Store, StoreError, Write},
-    intent::{Change, Device, FixedIp, Forward, Network, NetworkId, Origin, Port, PortId, Segment, Subnet, SubnetId},
+    intent::{
+        AddressGroup, AddressGroupId, Change, Device, Direction, Ethertype, FixedIp, Forward, Network, NetworkId,
+        Origin, Port, PortId, Protocol, Remote, ResourceName, Rule, SecurityGroup, SecurityGroupId, Segment, Subnet,
+        SubnetId,
+    },
 };
 use std::{future::Future, path::PathBuf};
 use tempfile::TempDir;
@@ -33,6 +37,13 @@ fn network(n: u8) -> Network {
         bridge: Some(format!("vmf-net{n}").parse().expect("an interface name")),
         mtu: Some(9000),
         dns_domain: Some("lab.internal".parse().expect("a domain name")),
+        zone: u16::from(n) + 1,
+        security: crate::intent::NetworkSecurity::default(),
+        dns: crate::intent::NetworkDns {
+            records: vec!["www 60 A 10.0.0.9".parse().expect("a record")],
+            forwarders: vec!["corp.example=10.0.0.53".parse().expect("a forwarder")],
+            ..crate::intent::NetworkDns::default()
+        },
         dhcp_options: vec!["43:hex@MSFT 5.0=0104".parse().expect("an option")],
         dhcp_boot: vec!["bios=undionly.kpxe".parse().expect("a rule")],
     }
@@ -79,6 +90,7 @@ fn port(n: u8, of: u8, addresses: &[(u8, u8)]) -> Port {
         dhcp_boot: Vec::new(),
         dhcp_client_id: Some(format!("text:guest{n}").parse().expect("an identifier")),
         device: Some(Device { domain: Uuid::from_u128(u128::from(n)), name: format!("guest {n} ü") }),
+        security: crate::intent::PortSecurity::default(),
         origin: Origin::Guest,
     }
 }
@@ -120,23 +132,50 @@ fn keys(loaded: &Loaded) -> Vec<&str> {
 }
 
 /// One of each kind, and two of most.
+fn group(n: u8) -> SecurityGroup {
+    let rule = |n: u8, remote| Rule {
+        id: Uuid::from_u128(0x6000 + u128::from(n)),
+        direction: Direction::Ingress,
+        ethertype: Ethertype::Ipv4,
+        protocol: Protocol::Ports { protocol: 6, first: 22, last: 22 },
+        remote,
+        description: String::new(),
+    };
+    let remotes = [Remote::Any, Remote::Host, Remote::Group(SecurityGroupId(Uuid::from_u128(0x5001)))];
+    SecurityGroup {
+        id: SecurityGroupId(Uuid::from_u128(0x5000 + u128::from(n))),
+        name: ResourceName::new(&format!("group-{n}")).expect("a name"),
+        description: "what it is for".into(),
+        stateful: n == 1,
+        rules: remotes.into_iter().zip(1..).map(|(remote, n)| rule(n, remote)).collect(),
+    }
+}
+
+fn address_group(n: u8) -> AddressGroup {
+    AddressGroup {
+        id: AddressGroupId(Uuid::from_u128(0x7000 + u128::from(n))),
+        name: ResourceName::new(&format!("addresses-{n}")).expect("a name"),
+        description: String::new(),
+        addresses: ["192.0.2.0/24", "2001:db8::1/128"].map(|net| net.parse().expect("a prefix")).into(),
+    }
+}
+
 async fn fill(store: &impl Store) -> Result<Loaded, StoreError> {
     let mut v6 = lease(2, 7);
     v6.address = "fd00::7".parse().expect("an address");
     (v6.host_name, v6.port, v6.expires) = (None, None, u64::MAX);
-    let whole = Loaded {
+    let mut whole = Loaded {
         networks: vec![network(1), network(2)],
         subnets: vec![subnet(1, 1), subnet(2, 2), subnet(3, 2)],
         ports: vec![port(1, 1, &[(1, 20)]), port(2, 2, &[(3, 20), (2, 20)]), port(3, 2, &[])],
+        security_groups: vec![group(1), group(2)],
+        address_groups: vec![address_group(1)],
         leases: vec![lease(1, 9), lease(1, 10), v6],
         published: vec![network_id(1).0, Uuid::from_u128(0x1fff)],
         memos: vec![("default-network-made".into(), "yes".into()), ("sysctl:net/ipv4/ip_forward".into(), "0".into())],
     };
     let kept = whole.clone();
-    let intent = (whole.networks.into_iter().map(Change::PutNetwork))
-        .chain(whole.subnets.into_iter().map(Change::PutSubnet))
-        .chain(whole.ports.into_iter().map(Change::PutPort));
-    let writes = (intent.map(Write::Intent))
+    let writes = (whole.take_intent().into_iter().map(Write::Intent))
         .chain(whole.leases.into_iter().map(Write::PutLease))
         .chain(whole.published.into_iter().map(Write::PutPublished))
         .chain(whole.memos.into_iter().map(|(key, value)| Write::PutMemo { key, value }));

@@ -75,7 +75,7 @@ async fn host() {
     };
     let upstream = rig::StandIn::start(rig::Behaviour::Truncate { records: 100 }).await;
     let upstreams = Upstreams::new(UpstreamSource::Fixed(vec![upstream.address]));
-    let server = DnsServer::start(listen, SharedZone::new(rig::zone()), upstreams).expect("port 53 is free here");
+    let server = rig::start(listen, &SharedZone::new(rig::zone()), &upstreams).expect("port 53 is free here");
     run("ip addr add 192.168.123.1/24 dev h0; ip addr add fe80::53/64 dev h0 nodad; ip addr add 10.9.9.1/24 dev h1");
 
     tokio::task::spawn_blocking(move || {

@@ -1,7 +1,7 @@
 //! A server on the loopback interface, a client, and a stand-in for an upstream resolver.
 
 use super::super::*;
-use crate::protocol::dns::NameSource;
+use crate::protocol::dns::{NameSource, Zone};
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
     rr::{Name, RData, Record, RecordType},
@@ -18,9 +18,10 @@ const TRIES: usize = 50;
 
 pub fn zone() -> Zone {
     let ip = |text: &str| text.parse::<IpAddr>().expect("address");
-    let prefix = "192.168.123.0/24".parse().expect("prefix");
+    // The tests' clients are on the loopback interface.
+    let prefixes = ["192.168.123.0/24", "127.0.0.0/8"].map(|prefix| prefix.parse().expect("prefix"));
     let domain = "nat.internal".parse().expect("domain");
-    let mut zone = Zone::new(Uuid::nil(), domain, [prefix], [ip("192.168.123.1")]).expect("zone");
+    let mut zone = Zone::new(Uuid::nil(), domain, prefixes, [ip("192.168.123.1")]).expect("zone");
     let label = "web".parse().expect("label");
     zone.publish(Uuid::from_u128(1), NameSource::Dhcp, label, 0, vec![ip("192.168.123.10")]).expect("room");
     zone
@@ -43,11 +44,13 @@ pub fn serve(upstreams: Vec<SocketAddr>) -> (DnsServer, SocketAddr, SharedZone) 
     (server, at, zone)
 }
 
+pub fn start(listen: DnsListen, zone: &SharedZone, upstreams: &Arc<Upstreams>) -> Result<DnsServer, ServeError> {
+    DnsServer::start(listen, zone.clone(), DnsScope::default(), DnsShared::new(upstreams.clone()).expect("a thread"))
+}
+
 /// The kernel gives a port that is free for UDP; somebody may have it for TCP just then.
 pub fn start_on_free_port(zone: &SharedZone, upstreams: &Arc<Upstreams>) -> DnsServer {
-    (0..TRIES)
-        .find_map(|_| DnsServer::start(listen(0), zone.clone(), upstreams.clone()).ok())
-        .expect("a port that is free for both")
+    (0..TRIES).find_map(|_| start(listen(0), zone, upstreams).ok()).expect("a port that is free for both")
 }
 
 pub fn question(name: &str, record_type: RecordType) -> Message {

@@ -1,0 +1,283 @@
+//! The fixed part of the bridge table: the chains that every frame goes through, and the sets that they look into.
+//!
+//! Each rule about a protocol says `meta protocol` itself: what nft would put in its place reads the frame's type, which
+//! is VLAN on a trunk, and the rule would not match.
+
+use crate::datapath::{BOUND, Set, Table, Text};
+use std::collections::BTreeSet;
+
+/// Our bridges: nothing passes there but from and to what is bound.
+pub const BRIDGES: &str = "bridges";
+/// Sets of links, by what they mean.
+pub(super) const SECURED: &str = "secured";
+pub(super) const ACCESS: &str = "access";
+pub(super) const FREE: &str = "free";
+pub(super) const ND_FREE: &str = "nd_free";
+pub(super) const ISOLATED: &str = "isolated";
+/// Source addresses by link.
+pub(super) const MACS: &str = "macs";
+pub(super) const ADDRESSES4: &str = "addresses4";
+pub(super) const ADDRESSES6: &str = "addresses6";
+pub(super) const PREFIXES4: &str = "prefixes4";
+pub(super) const PREFIXES6: &str = "prefixes6";
+pub(super) const ND_TARGETS: &str = "nd_targets";
+pub(super) const ND_MACS: &str = "nd_macs";
+pub(super) const RS_MACS: &str = "rs_macs";
+/// Which groups' program a port has, by direction.
+pub(super) const OUT: &str = "out";
+pub(super) const IN: &str = "in";
+/// Connection tracking.
+pub(super) const TRACKED: &str = "tracked";
+pub(super) const HOST_MACS: &str = "host_macs";
+pub(super) const ZONES: &str = "zones";
+pub(super) const VLAN_ZONES: &str = "vlan_zones";
+/// The chain that is there where connections are tracked.
+pub(super) const TRACKING: &str = "tracking";
+
+const SETS: [(&str, &str); 17] = [
+    (BRIDGES, "set type ifname"),
+    (BOUND, "set type ifname"),
+    (SECURED, "set type ifname"),
+    (ACCESS, "set type ifname"),
+    (FREE, "set type ifname"),
+    (ND_FREE, "set type ifname"),
+    (ISOLATED, "set type ifname"),
+    (MACS, "set type ifname . ether_addr"),
+    (ADDRESSES4, "set type ifname . ether_addr . ipv4_addr"),
+    (ADDRESSES6, "set type ifname . ether_addr . ipv6_addr"),
+    (PREFIXES4, "set type ifname . ether_addr . ipv4_addr; flags interval"),
+    (PREFIXES6, "set type ifname . ether_addr . ipv6_addr; flags interval"),
+    (ND_TARGETS, "set typeof iifname . @th,64,128"),
+    (ND_MACS, "set typeof iifname . @th,208,48"),
+    (RS_MACS, "set typeof iifname . @th,80,48"),
+    (OUT, "map type ifname : verdict"),
+    (IN, "map type ifname : verdict"),
+];
+
+const TRACKING_SETS: [(&str, &str); 4] = [
+    (TRACKED, "set type ifname"),
+    (HOST_MACS, "set type ether_addr"),
+    (ZONES, "map typeof iifname : ct zone"),
+    (VLAN_ZONES, "map typeof iifname . vlan id : ct zone"),
+];
+
+/// Why a frame from a guest is dropped: each a chain `drop_REASON` that counts by link in `drops_REASON`.
+pub const SENT_REASONS: [&str; 17] = [
+    "vlan",
+    "control",
+    "mac",
+    "storm",
+    "ethertype",
+    "arp",
+    "ip",
+    "ip6",
+    "nd",
+    "dhcp",
+    "ra",
+    "redirect",
+    "options",
+    "fragment",
+    "isolation",
+    "invalid_out",
+    "group_out",
+];
+/// Likewise for a frame to a guest.
+pub const RECEIVED_REASONS: [&str; 3] = ["foreign", "invalid_in", "group_in"];
+
+/// Before connection tracking, whose entries a spoofed packet must not make.
+const SOURCES: &str = "\
+type filter hook prerouting priority -350; policy accept;
+iifname @secured jump antispoof";
+
+const ANTISPOOF: &str = "\
+iifname @access ether type { 8021q, 8021ad } goto drop_vlan
+meta protocol { 8021q, 8021ad } goto drop_vlan
+ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 goto drop_control
+ether daddr { 01:00:0c:cc:cc:cc, 01:00:0c:cc:cc:cd } goto drop_control
+iifname . ether saddr != @macs goto drop_mac
+ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 jump storms
+meta protocol vmap { arp : goto spoof_arp, 0x8035 : return, ip : goto spoof_ip, ip6 : goto spoof_ip6 }
+goto drop_ethertype";
+
+/// Broadcast and multicast reach all: a thousand a second is more than discovery needs.
+const STORMS: &str = "\
+update @storm { iifname limit rate over 1000/second burst 2000 packets } goto drop_storm";
+
+const SPOOF_ARP: &str = "\
+meta protocol arp arp htype != 1 goto drop_arp
+meta protocol arp arp ptype != ip goto drop_arp
+meta protocol arp arp hlen != 6 goto drop_arp
+meta protocol arp arp plen != 4 goto drop_arp
+meta protocol arp iifname . arp saddr ether != @macs goto drop_arp
+iifname @free return
+meta protocol arp arp saddr ip 0.0.0.0 arp operation request return
+meta protocol arp iifname . arp saddr ether . arp saddr ip @addresses4 return
+meta protocol arp iifname . arp saddr ether . arp saddr ip @prefixes4 return
+goto drop_arp";
+
+/// A fragment beyond the first has no ports; its first one was judged.
+const SPOOF_IP: &str = "\
+meta protocol ip ip hdrlength > 5 ip protocol != igmp goto drop_options
+meta protocol ip ip hdrlength > 6 goto drop_options
+meta protocol ip ip hdrlength 6 ip option ra missing goto drop_options
+meta protocol ip ip frag-off & 16383 != 0 ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 goto drop_fragment
+meta protocol ip udp sport 67 goto drop_dhcp
+meta protocol ip icmp type redirect goto drop_redirect
+iifname @free return
+meta protocol ip iifname . ether saddr . ip saddr @addresses4 return
+meta protocol ip iifname . ether saddr . ip saddr @prefixes4 return
+meta protocol ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 return
+meta protocol ip ip saddr 0.0.0.0 ip protocol igmp return
+goto drop_ip";
+
+/// A first fragment that ends before the header above IP hides it from every rule (RFC 7112): it has no `l4proto`.
+const SPOOF_IP6: &str = "\
+meta protocol ip6 exthdr rt exists goto drop_options
+meta protocol ip6 exthdr frag exists jump fragment6
+meta protocol ip6 udp sport 547 goto drop_dhcp
+meta protocol ip6 meta l4proto ipv6-icmp icmpv6 type nd-router-advert goto drop_ra
+meta protocol ip6 meta l4proto ipv6-icmp icmpv6 type nd-redirect goto drop_redirect
+meta protocol ip6 meta l4proto ipv6-icmp icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } jump spoof_nd
+iifname @free return
+meta protocol ip6 iifname . ether saddr . ip6 saddr @addresses6 return
+meta protocol ip6 iifname . ether saddr . ip6 saddr @prefixes6 return
+meta protocol ip6 ip6 saddr :: meta l4proto ipv6-icmp icmpv6 type { nd-router-solicit, nd-neighbor-solicit, 131, 143 } return
+goto drop_ip6";
+
+const FRAGMENT6: &str = "\
+ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 goto drop_fragment
+meta protocol ip6 frag frag-off != 0 return
+meta l4proto { tcp, udp, ipv6-icmp, sctp, dccp, udplite, esp, ah, gre } return
+goto drop_fragment";
+
+/// No extension headers (RFC 6980), the port's own target, and at most one option: its own link-layer address, or the
+/// nonce of RFC 7527 with `::` as source.
+const SPOOF_ND: &str = "\
+meta protocol ip6 ip6 nexthdr != ipv6-icmp goto drop_nd
+meta protocol ip6 meta l4proto ipv6-icmp icmpv6 type nd-router-solicit goto spoof_rs
+meta protocol ip6 meta l4proto ipv6-icmp icmpv6 type nd-neighbor-advert iifname != @nd_free iifname . @th,64,128 != @nd_targets goto drop_nd
+meta protocol ip6 ip6 saddr :: iifname != @nd_free iifname . @th,64,128 != @nd_targets goto drop_nd
+meta protocol ip6 ip6 length 24 return
+meta protocol ip6 ip6 length != 32 goto drop_nd
+meta protocol ip6 ip6 saddr :: @th,192,16 0x0e01 return
+meta protocol ip6 @th,192,16 { 0x0101, 0x0201 } iifname . @th,208,48 @nd_macs return
+goto drop_nd";
+
+const SPOOF_RS: &str = "\
+meta protocol ip6 ip6 length 8 return
+meta protocol ip6 ip6 length 16 @th,64,16 0x0101 iifname . @th,80,48 @rs_macs return
+goto drop_nd";
+
+/// What stays on a bridge is tracked in its network's zone; what is for the host in zone 0, where the host's own stack
+/// has it too; what goes to many is not tracked.
+const TRACKING_RULES: &str = "\
+type filter hook prerouting priority -300; policy accept;
+meta ibrname != @tracked accept
+ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 notrack accept
+ether daddr @host_macs accept
+ct zone set iifname . vlan id map @vlan_zones accept
+ct zone set iifname map @zones accept
+notrack";
+
+/// After connection tracking.
+const EGRESS: &str = "\
+type filter hook prerouting priority -150; policy accept;
+iifname vmap @out";
+
+/// Before br_netfilter, which goes on behind all hooks of its own priority, 0 (`br_nf_hook_thresh`).
+const ISOLATION: &str = "\
+type filter hook forward priority -10; policy accept;
+iifname @isolated oifname @isolated goto drop_isolation";
+
+/// After every other filter of frames that leave.
+const INGRESS: &str = "\
+type filter hook postrouting priority 340; policy accept;
+ether daddr & 01:00:00:00:00:00 != 01:00:00:00:00:00 oifname @secured oifname . ether daddr != @macs goto drop_foreign
+oifname vmap @in";
+
+/// What a guest must be able to say to have addresses at all, whatever its groups.
+const CONFIG_OUT: &str = "\
+meta protocol { arp, 0x8035 } accept
+meta protocol ip udp sport 68 udp dport 67 accept
+meta protocol ip ip protocol igmp accept
+meta protocol ip6 meta l4proto ipv6-icmp icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, 131, 132, 143 } accept
+meta protocol ip6 udp sport 546 udp dport 547 accept";
+
+/// And to hear: other guests' ports keep those from saying it that may not.
+const CONFIG_IN: &str = "\
+meta protocol { arp, 0x8035 } accept
+meta protocol ip udp sport 67 udp dport 68 accept
+meta protocol ip ip protocol igmp accept
+meta protocol ip6 meta l4proto ipv6-icmp icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, 130, 131, 132, 143 } accept
+meta protocol ip6 udp sport 547 udp dport 546 accept";
+
+const CHAINS: [(&str, &str); 16] = [
+    ("sources", SOURCES),
+    ("antispoof", ANTISPOOF),
+    ("storms", STORMS),
+    ("spoof_arp", SPOOF_ARP),
+    ("spoof_ip", SPOOF_IP),
+    ("spoof_ip6", SPOOF_IP6),
+    ("fragment6", FRAGMENT6),
+    ("spoof_nd", SPOOF_ND),
+    ("spoof_rs", SPOOF_RS),
+    ("egress", EGRESS),
+    ("isolation", ISOLATION),
+    ("ingress", INGRESS),
+    ("config_out", CONFIG_OUT),
+    ("config_in", CONFIG_IN),
+    // Before every other filter of frames that come in, and after every other of frames that leave, so that nothing
+    // that another table does lets an unbound port speak or hear. They need nft's bridge meta.
+    (
+        "unbound_in",
+        "type filter hook prerouting priority -360; policy accept;\nmeta ibrname @bridges iifname != @bound counter drop",
+    ),
+    (
+        "unbound_out",
+        "type filter hook postrouting priority 350; policy accept;\nmeta obrname @bridges oifname != @bound counter drop",
+    ),
+];
+
+/// The table as it is without ports. `meta`: the kernel has nft's bridge meta; `tracks`: some port's groups are stateful.
+pub(super) fn fixed(meta: bool, tracks: bool) -> Table {
+    let mut table = Table::default();
+    let tracking_sets = TRACKING_SETS.iter().filter(|_| tracks);
+    for (name, spec) in SETS.iter().chain(tracking_sets) {
+        table.sets.insert((*name).to_owned(), Set::new(spec, BTreeSet::new()));
+    }
+    table.sets.insert(
+        "storm".into(),
+        Set::new("set type ifname; size 65536; flags dynamic,timeout; timeout 10s", BTreeSet::new()),
+    );
+    let chains = CHAINS.iter().filter(|(name, _)| meta || !name.starts_with("unbound_"));
+    table.chains.extend(chains.map(|(name, rules)| ((*name).to_owned(), Text::from(*rules))));
+    if tracks {
+        table.chains.insert(TRACKING.to_owned(), TRACKING_RULES.into());
+    }
+    let sent = SENT_REASONS.iter().map(|reason| (reason, "iifname"));
+    for (reason, link) in sent.chain(RECEIVED_REASONS.iter().map(|reason| (reason, "oifname"))) {
+        let spec = "set type ifname; size 65536; flags dynamic";
+        table.sets.insert(format!("drops_{reason}"), Set::new(spec, BTreeSet::new()));
+        let rules = format!("update @drops_{reason} {{ {link} counter }}\ndrop");
+        table.chains.insert(format!("drop_{reason}"), rules.into());
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_about_a_protocol_names_it() {
+        let about = ["ip ", "ip6 ", "arp ", "icmp ", "icmpv6 ", "udp ", "exthdr ", "frag "];
+        for (chain, rules) in CHAINS {
+            for rule in rules.lines().filter(|rule| !rule.starts_with("type ")) {
+                let words = format!("{rule} ");
+                let speaks = about.iter().any(|word| words.starts_with(word) || words.contains(&format!(" {word}")));
+                assert!(!speaks || words.contains("meta protocol"), "{chain}: {rule}");
+            }
+        }
+        assert!(STORMS.contains("iifname"));
+    }
+}

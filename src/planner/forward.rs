@@ -1,0 +1,87 @@
+//! Our inet table: NAT and forwarding for our subnets, and what guests may ask of the host itself.
+
+use super::{Plan, l3::Gateway};
+use crate::{
+    datapath::{Family, Set, Table, Text, link_element},
+    intent::{Forward, HostConfig},
+};
+use std::collections::BTreeSet;
+
+/// `hairpin` lets bridged frames be where br_netfilter shows them to the forward hook.
+const FORWARD: &str = "\
+type filter hook forward priority filter; policy accept;
+iifname != @gateways oifname != @gateways accept
+iifname . oifname @hairpin accept
+ct state established,related accept
+iifname != @gateways oifname @gateways ip daddr @routed4 accept
+iifname @gateways oifname @gateways ip saddr @nat4 ip daddr @routed4 accept
+iifname @gateways oifname @gateways ip saddr @routed4 ip daddr @routed4 accept
+iifname @gateways oifname != @gateways ip saddr @nat4 accept
+iifname @gateways oifname != @gateways ip saddr @routed4 accept
+counter drop";
+
+const POSTROUTING: &str = "\
+type nat hook postrouting priority srcnat; policy accept;
+iifname @gateways ip saddr @nat4 ip daddr != 224.0.0.0/4 ip daddr != 255.255.255.255 oifname != @gateways masquerade";
+
+/// Guests reach of the host what they need it for, and what the configuration opens to them. Unicast or not: a broadcast
+/// to a service is one too.
+const INPUT: &str = "\
+type filter hook input priority filter; policy accept;
+iifname != @gateways accept
+ct state established,related accept
+meta l4proto . th dport @host_services accept
+icmp type echo-request accept
+icmpv6 type { echo-request, nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept
+meta l4proto igmp accept
+icmpv6 type { 130, 131, 132, 143 } accept
+counter drop";
+
+const SETS: [(&str, &str); 5] = [
+    ("gateways", "set type ifname"),
+    ("hairpin", "set type ifname . ifname"),
+    ("nat4", "set type ipv4_addr; flags interval"),
+    ("routed4", "set type ipv4_addr; flags interval"),
+    ("host_services", "set type inet_proto . inet_service"),
+];
+const CHAINS: [(&str, &str); 3] = [("forward", FORWARD), ("postrouting", POSTROUTING), ("input", INPUT)];
+/// DNS, DHCP and DHCPv6.
+const SERVICES: [&str; 4] = ["tcp . 53", "udp . 53", "udp . 67", "udp . 547"];
+
+pub(super) fn plan_forward_table(host: &HostConfig, gateways: &[Gateway], plan: &mut Plan) {
+    if gateways.is_empty() {
+        return;
+    }
+    let blocks = |forward| -> BTreeSet<String> {
+        gateways.iter().filter(|g| g.forward == forward).map(|g| g.cidr.to_string()).collect()
+    };
+    let opened = host.host_services.iter().map(|s| format!("{} . {}", protocol_name(s.protocol), s.port));
+    let mut elements = [
+        gateways.iter().map(|g| link_element(&g.link)).collect(),
+        gateways.iter().map(|g| format!("{0} . {0}", link_element(&g.link))).collect(),
+        blocks(Forward::Nat),
+        blocks(Forward::Routed),
+        SERVICES.into_iter().map(str::to_owned).chain(opened).collect(),
+    ];
+    let sets = SETS.iter().zip(&mut elements);
+    let table = Table {
+        sets: sets
+            .map(|((name, spec), elements)| ((*name).to_owned(), Set::new(spec, std::mem::take(elements))))
+            .collect(),
+        chains: CHAINS.iter().map(|(name, rules)| ((*name).to_owned(), Text::from(*rules))).collect(),
+        foreign: false,
+    };
+    plan.desired.tables.insert(Family::Inet, table);
+}
+
+/// As nft lists it.
+fn protocol_name(protocol: u8) -> String {
+    match protocol {
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        33 => "dccp".into(),
+        132 => "sctp".into(),
+        136 => "udplite".into(),
+        other => other.to_string(),
+    }
+}

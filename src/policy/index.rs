@@ -1,0 +1,151 @@
+use crate::{
+    intent::{
+        Forward, HostService, Intent, Network, NetworkId, Port, PortId, Protection, Remote, SecurityGroup,
+        SecurityGroupId, Subnet,
+    },
+    net::{IpNet, MacAddr},
+};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+};
+
+/// An intent with the indexes that judging takes: a packet costs the rules of two ports, however many others there are.
+#[derive(Debug)]
+pub struct Policy<'a> {
+    pub(super) intent: &'a Intent,
+    /// What `[filter] host_services` opens on the host: protocol and port.
+    pub(super) host_services: HashSet<(u8, u16)>,
+    /// Of a group's members on one network.
+    members: HashMap<(SecurityGroupId, NetworkId), Addresses>,
+    /// Of a group's members in subnets that the host routes, for networks that it routes to.
+    routed: HashMap<SecurityGroupId, Addresses>,
+    /// Address pairs by network: who else may have an address.
+    pairs: HashMap<NetworkId, Vec<(IpNet, PortId)>>,
+    host_addresses: HashSet<IpAddr>,
+}
+
+/// A set of addresses and blocks.
+#[derive(Debug, Default)]
+struct Addresses {
+    single: HashSet<IpAddr>,
+    blocks: Vec<IpNet>,
+}
+
+impl Addresses {
+    fn insert(&mut self, net: IpNet) {
+        if net.prefix_len() == net.max_prefix_len() {
+            self.single.insert(net.addr());
+        } else {
+            self.blocks.push(net);
+        }
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        self.single.contains(&address) || self.blocks.iter().any(|block| block.contains(&address))
+    }
+}
+
+impl<'a> Policy<'a> {
+    /// `opened`: what guests may reach on the host besides the services that all may.
+    pub fn new(intent: &'a Intent, opened: &BTreeSet<HostService>) -> Self {
+        let mut policy = Self {
+            intent,
+            host_services: opened.iter().map(|service| (service.protocol, service.port)).collect(),
+            members: HashMap::new(),
+            routed: HashMap::new(),
+            pairs: HashMap::new(),
+            host_addresses: intent.subnets().filter_map(|subnet| subnet.host_address).collect(),
+        };
+        for port in intent.ports() {
+            let pairs = port.security.address_pairs.iter().map(|pair| (pair.ip, port.id));
+            if !port.security.address_pairs.is_empty() {
+                policy.pairs.entry(port.network).or_default().extend(pairs);
+            }
+            let Some(groups) = policy.protection(port).and_then(|protection| protection.groups) else { continue };
+            for group in groups {
+                policy.add_member(*group, port);
+            }
+        }
+        policy
+    }
+
+    fn add_member(&mut self, group: SecurityGroupId, port: &Port) {
+        let fixed = port.fixed_ips.iter().map(|ip| IpNet::from(ip.address));
+        let pairs = port.security.address_pairs.iter().map(|pair| pair.ip);
+        for net in fixed.chain(pairs) {
+            self.members.entry((group, port.network)).or_default().insert(net);
+            let mut subnets = self.intent.subnets_of(port.network);
+            if subnets.any(|subnet| is_routed(subnet) && subnet.cidr.contains(&net)) {
+                self.routed.entry(group).or_default().insert(net);
+            }
+        }
+    }
+
+    /// What a port has; `None` where its network is not there.
+    pub(super) fn protection(&self, port: &'a Port) -> Option<Protection<'a>> {
+        let network = self.intent.network(port.network)?;
+        Some(Protection::of(&network.security, &port.security))
+    }
+
+    pub(super) fn network(&self, port: &Port) -> Option<&'a Network> {
+        self.intent.network(port.network)
+    }
+
+    /// A port's groups in the order of their ids; those that do not exist allow nothing.
+    pub(super) fn groups_of(&self, port: &'a Port) -> Option<impl Iterator<Item = &'a SecurityGroup>> {
+        let groups = self.protection(port)?.groups?;
+        Some(groups.iter().filter_map(|id| self.intent.security_group(*id)))
+    }
+
+    /// Whether a rule's remote is this address.
+    pub(super) fn is_remote(&self, remote: Remote, address: IpAddr, network: NetworkId) -> bool {
+        match remote {
+            Remote::Any => true,
+            Remote::Prefix(prefix) => prefix.contains(&address),
+            Remote::Host => self.intent.subnets_of(network).any(|subnet| subnet.host_address == Some(address)),
+            Remote::AddressGroup(id) => {
+                let group = self.intent.address_group(id);
+                group.is_some_and(|group| group.addresses.iter().any(|block| block.contains(&address)))
+            }
+            Remote::Group(id) => {
+                let here = self.members.get(&(id, network)).is_some_and(|members| members.contains(address));
+                here || self.is_routed(network) && self.routed.get(&id).is_some_and(|members| members.contains(address))
+            }
+        }
+    }
+
+    /// Whether the host routes between a network and others.
+    fn is_routed(&self, network: NetworkId) -> bool {
+        self.intent.subnets_of(network).any(is_routed)
+    }
+
+    pub(super) fn is_host(&self, address: IpAddr) -> bool {
+        self.host_addresses.contains(&address)
+    }
+
+    /// Ports of a network that an address belongs to: its fixed address, or one of its pairs.
+    pub(super) fn holders(&self, network: NetworkId, address: IpAddr) -> Vec<&'a Port> {
+        let fixed = self.intent.subnets_of(network).filter(|subnet| subnet.cidr.contains(&address));
+        let fixed = fixed.filter_map(|subnet| self.intent.address_holder(subnet.id, address));
+        let pairs = self.pairs.get(&network).into_iter().flatten();
+        let pairs = pairs.filter(|(net, _)| net.contains(&address)).map(|(_, port)| *port);
+        let mut ids: Vec<PortId> = fixed.chain(pairs).collect();
+        ids.dedup();
+        ids.into_iter().filter_map(|id| self.intent.port(id)).collect()
+    }
+
+    /// The subnet that the host itself has an address in, and that an address is in.
+    pub(super) fn gateway_subnet(&self, address: IpAddr) -> Option<&'a Subnet> {
+        self.intent.subnets().find(|subnet| subnet.host_address.is_some() && subnet.cidr.contains(&address))
+    }
+}
+
+fn is_routed(subnet: &Subnet) -> bool {
+    subnet.host_address.is_some() && subnet.forward != Forward::None
+}
+
+/// The MAC addresses that a port may have: its own, and those of its address pairs.
+pub(super) fn macs(port: &Port) -> impl Iterator<Item = MacAddr> {
+    std::iter::once(port.mac).chain(port.security.address_pairs.iter().filter_map(|pair| pair.mac))
+}
