@@ -26,8 +26,6 @@ pub(super) struct Reserve {
     database: File,
     /// Bytes, of each.
     size: u64,
-    /// The database's end and what is allocated beyond it.
-    allocated: u64,
 }
 
 impl Reserve {
@@ -46,7 +44,7 @@ impl Reserve {
         }
         let log = OpenOptions::new().write(true).open(beside(path, "-wal"))?;
         allocate(&log, size)?;
-        let mut reserve = Self { database, size, allocated: 0 };
+        let reserve = Self { database, size };
         reserve.extend()?;
         Ok(Some(reserve))
     }
@@ -57,14 +55,10 @@ impl Reserve {
         (self.size / 4096 / 2).min(1000) as u32
     }
 
-    /// Whether the database may grow.
-    pub(super) fn allows_growth(&mut self) -> bool {
-        let length = self.database.metadata().map(|meta| meta.len());
-        match length {
-            Ok(length) if length + self.size / 2 <= self.allocated && self.has_space() => true,
-            Ok(_) => self.extend().is_ok() && self.has_space(),
-            Err(_) => true,
-        }
+    /// Whether the database may grow. Allocates anew each time: what lies beyond the end goes whenever the log is copied
+    /// into the database, which SQLite then cuts to its length.
+    pub(super) fn allows_growth(&self) -> bool {
+        self.extend().is_ok() && self.has_space()
     }
 
     /// What is allocated already shows nothing of a disk that others fill.
@@ -72,11 +66,8 @@ impl Reserve {
         fstatvfs(&self.database).is_ok_and(|space| space.blocks_available() > 0)
     }
 
-    fn extend(&mut self) -> io::Result<()> {
-        let length = self.database.metadata()?.len() + self.size;
-        allocate(&self.database, length)?;
-        self.allocated = length;
-        Ok(())
+    fn extend(&self) -> io::Result<()> {
+        allocate(&self.database, self.database.metadata()?.len() + self.size)
     }
 }
 

@@ -203,7 +203,7 @@ impl Worker {
         if round.is_empty() {
             return Ok(Vec::new());
         }
-        let may_grow = self.reserve.as_mut().is_none_or(Reserve::allows_growth);
+        let may_grow = self.reserve.as_ref().is_none_or(Reserve::allows_growth);
         let full = || Err(StoreError::Full { path: self.path.display().to_string() });
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut results = Vec::with_capacity(round.len());

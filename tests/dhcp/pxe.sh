@@ -7,7 +7,7 @@ start_bus
 start_vmfabricd
 vmfabric network create boot
 vmfabric subnet create boot 10.66.0.0/24 --host-address 10.66.0.1 --gateway 10.66.0.1 \
-  --boot server=10.66.0.9 --boot bios=first.ipxe --boot ipxe=http://10.66.0.9/second.ipxe --dhcp-option ntp-servers=10.66.0.5
+  --boot server=10.66.0.9 --boot bios=first.ipxe --boot ipxe=http://10.66.0.9/second.ipxe
 
 # As libvirt does, each tap has its guest's MAC address with fe in front: so the daemon finds the port that waits for it.
 vmfabric port create boot --mac 52:54:00:66:00:09 --address 10.66.0.9 --name files >/dev/null
@@ -31,7 +31,7 @@ IPXE
 cat >/run/boot/second.ipxe <<'IPXE'
 #!ipxe
 # What it was told comes back as a request.
-imgfetch http://${next-server}/told/${net0/ip}/${net0/42:ipv4} ||
+imgfetch http://${next-server}/told/${net0/ip}/${net0/netmask} ||
 poweroff
 IPXE
 ip netns exec files dnsmasq --log-facility="$RIG_LOGS/tftp.log" --port=0 --enable-tftp --tftp-root=/run/boot --interface=eth0 --bind-interfaces --user=root --pid-file
@@ -55,12 +55,12 @@ boot() {
   kill "$qemu"
 }
 
-# iPXE in the NIC's ROM is iPXE already: it gets the script at once, and its wishes.
-boot rom virtio-net-pci 52:54:00:66:00:01 'told/10.66.0.[0-9]*/10.66.0.5'
+# iPXE in the NIC's ROM is iPXE already: it gets the script at once.
+boot rom virtio-net-pci 52:54:00:66:00:01 'told/10.66.0.[0-9]*/255.255.255.0'
 ! grep -q first.ipxe "$RIG_LOGS/tftp.log" || die "iPXE was told the BIOS's file"
 
 # The other one's port has a rule of its own.
-boot tftp e1000 52:54:00:66:00:02 'told/10.66.0.77/10.66.0.5'
+boot tftp e1000 52:54:00:66:00:02 'told/10.66.0.77/255.255.255.0'
 grep -q 'sent /run/boot/first.ipxe to 10.66.0.77' "$RIG_LOGS/tftp.log" || { cat "$RIG_LOGS/tftp.log"; die "nothing came by TFTP"; }
 vmfabric --json lease list boot | grep -q 10.66.0.77 || die "no lease"
 echo "both boot ROMs booted over the network"
