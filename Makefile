@@ -57,11 +57,14 @@ test: root ## all tests, those on real guests and kernels too (root)
 	@$(RIG)/make-guest
 	$(call say,libvirt's modular daemons$(comma) which Debian does not ship; built once per machine)
 	@$(RIG)/build-libvirt
+	$(call say,a Debian with systemd for the package; made once per machine)
+	@$(RIG)/make-system
+	@$(MAKE) --no-print-directory deb
 	$(call say,tests that need no root)
 	$(CARGO) test $(CARGOFLAGS) --no-fail-fast
 	$(CARGO) build $(CARGOFLAGS)
 	$(call say,tests on private hosts$(comma) User Mode Linux hosts and the stock kernel; $(TEST_THREADS) at once)
-	VMFABRIC_BIN=$(abspath target/debug) \
+	VMFABRIC_BIN=$(abspath target/debug) VMFABRIC_DEB=$$(ls $(CURDIR)/target/debian/vmfabric_*.deb | tail -n 1) \
 	  $(CARGO) test $(CARGOFLAGS) --no-fail-fast --tests -- --ignored --test-threads=$(TEST_THREADS)
 
 comma := ,

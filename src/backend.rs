@@ -84,6 +84,8 @@ pub enum LinkEvent {
     },
     /// An address or route changed.
     Layer3,
+    /// Somebody else changed our nftables tables.
+    Tables,
     /// Messages were lost, or are too many to tell one by one: observe everything.
     Overrun,
 }

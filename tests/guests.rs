@@ -111,3 +111,9 @@ fn a_guest_whose_kernel_panics_keeps_its_port() {
 fn forwarding_of_others_links_is_given_back() {
     private_host(300, "guests/forwarding.sh", &[]);
 }
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs vmfabricd in them"]
+fn altered_tables_are_put_right_at_once() {
+    private_host(200, "guests/flush.sh", &[]);
+}

@@ -2,7 +2,8 @@
 
 use super::CliError;
 use crate::dbus::{
-    self, BUS_NAME, Dictionary, Error, Kind, ManagerInfo, NetworkInfo, PortInfo, ROOT, SubnetInfo,
+    self, AddressGroupInfo, BUS_NAME, Dictionary, Error, Kind, ManagerInfo, NetworkInfo, PortInfo, ROOT,
+    SecurityGroupInfo, SubnetInfo,
     proxy::{ManagerProxy, ResourceProxy},
 };
 use serde::de::DeserializeOwned;
@@ -20,12 +21,14 @@ pub struct Client {
     pub manager: ManagerProxy<'static>,
 }
 
-/// Every network, subnet and port, by id.
+/// Every resource, by id.
 #[derive(Debug, Default)]
 pub struct Inventory {
     pub networks: BTreeMap<Uuid, NetworkInfo>,
     pub subnets: BTreeMap<Uuid, SubnetInfo>,
     pub ports: BTreeMap<Uuid, PortInfo>,
+    pub groups: BTreeMap<Uuid, SecurityGroupInfo>,
+    pub address_groups: BTreeMap<Uuid, AddressGroupInfo>,
 }
 
 impl Client {
@@ -51,6 +54,8 @@ impl Client {
                 Kind::Network => drop(inventory.networks.insert(id, read(&properties)?)),
                 Kind::Subnet => drop(inventory.subnets.insert(id, read(&properties)?)),
                 Kind::Port => drop(inventory.ports.insert(id, read(&properties)?)),
+                Kind::SecurityGroup => drop(inventory.groups.insert(id, read(&properties)?)),
+                Kind::AddressGroup => drop(inventory.address_groups.insert(id, read(&properties)?)),
             }
         }
         Ok(inventory)
@@ -69,6 +74,8 @@ impl Client {
             Kind::Network => self.manager.get_network(name).await,
             Kind::Subnet => self.manager.get_subnet(name).await,
             Kind::Port => self.manager.get_port(name).await,
+            Kind::SecurityGroup => self.manager.get_security_group(name).await,
+            Kind::AddressGroup => self.manager.get_address_group(name).await,
         };
         match found {
             Err(Error::NotFound(text)) if name.len() >= 4 && name.bytes().all(|b| b.is_ascii_hexdigit()) => {
@@ -78,7 +85,7 @@ impl Client {
                     (Some(id), None) => Ok(kind.path(id)),
                     (Some(_), Some(_)) => Err(CliError::Usage(format!(
                         "more than one {} has an id that begins with '{name}'",
-                        kind.as_str()
+                        kind.words()
                     ))),
                     (None, _) => Err(CliError::NotFound(text)),
                 }
@@ -116,6 +123,8 @@ impl Inventory {
             Kind::Network => Box::new(self.networks.keys().copied()),
             Kind::Subnet => Box::new(self.subnets.keys().copied()),
             Kind::Port => Box::new(self.ports.keys().copied()),
+            Kind::SecurityGroup => Box::new(self.groups.keys().copied()),
+            Kind::AddressGroup => Box::new(self.address_groups.keys().copied()),
         }
     }
 

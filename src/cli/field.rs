@@ -1,6 +1,7 @@
 //! Fields of resources as typed on the command line.
 
 use super::CliError;
+use crate::net::MacAddr;
 use std::collections::HashMap;
 use zbus::Variant;
 
@@ -19,6 +20,10 @@ pub enum Form {
     Numbers,
     /// `DESTINATION=NEXTHOP`, separated by commas.
     Routes,
+    /// `IP[/LEN][,MAC]`, separated by commas too.
+    Pairs,
+    /// `500k`, `100M`, `1G`, in thousands.
+    Kilobits,
     /// `90`, `90s`, `30m`, `1h`, `2d`.
     Seconds,
     /// A domain's UUID, or its name in libvirt.
@@ -75,6 +80,8 @@ fn value(form: Form, text: &str) -> Result<Variant<'static>, CliError> {
         Form::Texts => items().map(str::to_owned).collect::<Vec<_>>().into(),
         Form::Numbers => items().map(number).collect::<Result<Vec<_>, _>>()?.into(),
         Form::Routes => items().map(route).collect::<Result<Vec<_>, _>>()?.into(),
+        Form::Pairs => pairs(text).into(),
+        Form::Kilobits => kilobits(text).map_err(CliError::Usage)?.into(),
         Form::Seconds => seconds(text).map_err(CliError::Usage)?.into(),
         Form::Domain => super::domain::uuid_of(text)?.to_string().into(),
     })
@@ -90,6 +97,33 @@ fn route(text: &str) -> Result<(String, String), CliError> {
 /// Routes of repeated options.
 pub fn routes(texts: &[String]) -> Result<Variant<'static>, CliError> {
     Ok(texts.iter().map(|text| route(text)).collect::<Result<Vec<_>, _>>()?.into())
+}
+
+/// A MAC address belongs to the address before it.
+fn pairs(text: &str) -> Vec<String> {
+    let mut pairs: Vec<String> = Vec::new();
+    for item in text.split(',').map(str::trim) {
+        match pairs.last_mut() {
+            Some(pair) if item.parse::<MacAddr>().is_ok() => *pair += &format!(",{item}"),
+            _ => pairs.push(item.to_owned()),
+        }
+    }
+    pairs
+}
+
+/// Bits, perhaps per second, in thousands: a number with k, M or G; without, bits.
+pub fn kilobits(text: &str) -> Result<u32, String> {
+    let bad = || format!("'{text}' is no number of bits; write 500k, 100M or 1G");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    let kilobits = match &text[digits.len()..] {
+        "" => Some(number.div_ceil(1000)),
+        "k" | "K" => Some(number),
+        "m" | "M" => number.checked_mul(1000),
+        "g" | "G" => number.checked_mul(1_000_000),
+        _ => return Err(bad()),
+    };
+    kilobits.and_then(|number| u32::try_from(number).ok()).ok_or_else(bad)
 }
 
 /// A time span in seconds: a number with s, m, h or d; without, seconds.
@@ -157,6 +191,16 @@ mod tests {
         assert!(told(&["mtu"]).contains("KEY=VALUE"));
         assert!(told(&["mtu=wide"]).starts_with("mtu: 'wide'"));
         assert!(told(&["mtu=1", "mtu=2"]).contains("twice"));
+    }
+
+    #[test]
+    fn rates_and_pairs() {
+        assert_eq!(["999", "500k", "100M", "1G"].map(kilobits), [Ok(1), Ok(500), Ok(100_000), Ok(1_000_000)]);
+        for bad in ["", "M", "1T", "-1k", "5000G", "1é"] {
+            assert!(kilobits(bad).is_err(), "{bad}");
+        }
+        let two = ["192.0.2.1,52:54:00:00:00:01", "2001:db8::/32"];
+        assert_eq!(pairs("192.0.2.1,52:54:00:00:00:01, 2001:db8::/32"), two);
     }
 
     #[test]

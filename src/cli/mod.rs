@@ -3,6 +3,7 @@
 //! `--json` prints one document (for `watch`, one a line) in a form that only grows within a major version: what is
 //! absent is `null`, a list is an array. The structures that say "the JSON form of" are its description.
 
+mod address_group;
 mod agent;
 mod client;
 mod domain;
@@ -16,6 +17,8 @@ mod output;
 mod plan;
 mod port;
 mod record;
+mod security;
+mod security_group;
 mod status;
 mod subnet;
 #[cfg(test)]
@@ -55,6 +58,12 @@ enum Command {
     /// Ports: the guests' places on networks
     #[command(subcommand)]
     Port(port::PortCommand),
+    /// Security groups: what ports may send and receive
+    #[command(subcommand, visible_alias = "sg")]
+    SecurityGroup(security_group::SecurityGroupCommand),
+    /// Address groups: addresses that rules of security groups name
+    #[command(subcommand)]
+    AddressGroup(address_group::AddressGroupCommand),
     /// DNS records: names in a network's domain beside the guests'
     #[command(subcommand)]
     Record(record::RecordCommand),
@@ -83,6 +92,8 @@ impl Command {
             Command::Network(command) => command.mutates(),
             Command::Subnet(command) => command.mutates(),
             Command::Port(command) => command.mutates(),
+            Command::SecurityGroup(command) => command.mutates(),
+            Command::AddressGroup(command) => command.mutates(),
             Command::Record(command) => command.mutates(),
             Command::LogLevel { level } => level.is_some(),
             Command::Status
@@ -126,6 +137,8 @@ async fn run(arguments: Arguments, client: &Client, out: &mut Output) -> Result<
         Command::Network(command) => network::run(command, client, out).await?,
         Command::Subnet(command) => subnet::run(command, client, out).await?,
         Command::Port(command) => port::run(command, client, out).await?,
+        Command::SecurityGroup(command) => security_group::run(command, client, out).await?,
+        Command::AddressGroup(command) => address_group::run(command, client, out).await?,
         Command::Record(command) => record::run(command, client, out).await?,
         Command::Lease(command) => lease::run(command, client, out).await?,
         Command::Watch => watch::run(client, out).await?,

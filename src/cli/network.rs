@@ -2,7 +2,9 @@ use super::{
     CliError, Output,
     client::{Client, Inventory},
     field::{self, Fields, Form, Key, put, put_all},
-    opt, short,
+    opt,
+    security::{GroupRef, SecurityOptions, groups, merged, names, on_off},
+    short,
 };
 use crate::{
     dbus::{Kind, NetworkInfo, SubnetInfo, parse_path},
@@ -23,13 +25,19 @@ pub enum NetworkCommand {
     Show { name: String },
     /// Change fields: mtu=1450 domain=lab.internal; KEY= takes the default back
     ///
-    /// Fields: name, physical, vlan, mtu, domain; forwarders=corp.example=10.0.0.53,192.0.2.53 (who is asked about other
-    /// names), shared-with=web,db (networks that see this one's names), forward-unknown=yes (names in the domain that
-    /// nobody has are asked of others).
+    /// Fields: name, physical, vlan, mtu, domain, port-security, security-group, isolated;
+    /// forwarders=corp.example=10.0.0.53,192.0.2.53 (who is asked about other names), shared-with=web,db (networks that
+    /// see this one's names), forward-unknown=yes (names in the domain that nobody has are asked of others). Several
+    /// values of one field are separated by commas.
     Set {
         name: String,
-        #[arg(required = true, value_name = "KEY=VALUE")]
+        #[arg(
+            value_name = "KEY=VALUE",
+            required_unless_present_any = ["port_security", "security_groups", "no_security_group", "isolated"]
+        )]
         fields: Vec<String>,
+        #[command(flatten)]
+        security: SecurityOptions,
     },
     /// Delete networks with their subnets and ports
     #[command(visible_alias = "rm")]
@@ -66,6 +74,8 @@ pub struct Create {
     /// A network whose guests may ask for this one's names; may be repeated
     #[arg(long, value_name = "NETWORK")]
     shared_with: Vec<String>,
+    #[command(flatten)]
+    security: SecurityOptions,
 }
 
 const KEYS: &[Key] = &[
@@ -74,6 +84,9 @@ const KEYS: &[Key] = &[
     Key { names: &["vlan"], field: "vlan", form: Form::Number },
     Key { names: &["mtu"], field: "mtu", form: Form::Number },
     Key { names: &["domain", "dns_domain"], field: "dns_domain", form: Form::Text },
+    Key { names: &["port-security", "port_security"], field: "port_security", form: Form::Flag },
+    Key { names: &["security-group", "security_groups"], field: "security_groups", form: Form::Texts },
+    Key { names: &["isolated"], field: "isolated", form: Form::Flag },
     Key { names: &["forwarders", "dns_forwarders"], field: "dns_forwarders", form: Form::Texts },
     Key { names: &["shared-with", "dns_shared_with"], field: "dns_shared_with", form: Form::Texts },
     Key { names: &["forward-unknown", "dns_forward_unknown"], field: "dns_forward_unknown", form: Form::Flag },
@@ -100,6 +113,10 @@ struct Network<'a> {
     subnets: Vec<SubnetSummary<'a>>,
     /// How many there are.
     ports: usize,
+    /// What ports have that say nothing of their own.
+    port_security: bool,
+    security_groups: Vec<GroupRef<'a>>,
+    isolated: bool,
     /// `active` or `error`.
     status: &'a str,
     problems: &'a [String],
@@ -138,8 +155,10 @@ pub async fn run(command: NetworkCommand, client: &Client, out: &mut Output) -> 
             let path = client.find(Kind::Network, &name).await?;
             show(client, &path, out).await
         }
-        NetworkCommand::Set { name, fields } => {
-            client.update(Kind::Network, &name, &field::parse(KEYS, &fields)?).await
+        NetworkCommand::Set { name, fields, security } => {
+            let mut options = Fields::new();
+            security.put(&mut options);
+            client.update(Kind::Network, &name, &merged(field::parse(KEYS, &fields)?, options)?).await
         }
         NetworkCommand::Delete { names } => client.delete(Kind::Network, &names).await,
     }
@@ -154,6 +173,7 @@ impl Create {
         put_all(&mut fields, "dns_shared_with", &self.shared_with);
         fields.extend(self.vlan.map(|vid| ("vlan", vid.get().into())));
         fields.extend(self.mtu.map(|mtu| ("mtu", mtu.into())));
+        self.security.put(&mut fields);
         fields
     }
 }
@@ -190,6 +210,9 @@ fn describe<'a>(network: &'a NetworkInfo, inventory: &'a Inventory) -> Network<'
         dns_forward_unknown: network.dns_forward_unknown,
         subnets: subnets.map(summary).collect(),
         ports: inventory.ports.values().filter(|port| port.network == path).count(),
+        port_security: network.port_security,
+        security_groups: groups(&network.security_groups, inventory),
+        isolated: network.isolated,
         status: &network.status,
         problems: &network.problems,
     }
@@ -216,6 +239,9 @@ async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliEr
         ("unknown names", if network.dns_forward_unknown { "forwarded" } else { "do not exist" }.to_owned()),
         ("subnets", subnets.join("\n")),
         ("ports", network.ports.to_string()),
+        ("port security", on_off(network.port_security).to_owned()),
+        ("security groups", names(&network.security_groups)),
+        ("isolated", on_off(network.isolated).to_owned()),
         ("status", network.status.to_owned()),
         ("problems", network.problems.join("\n")),
     ])

@@ -3,11 +3,13 @@ use super::{
     client::{Client, Inventory},
     domain,
     field::{self, Fields, Form, Key, put, put_all},
-    opt, short,
+    opt,
+    security::{GroupRef, SecurityOptions, groups, merged, names, on_off},
+    short,
 };
 use crate::{
     dbus::{Kind, PortInfo, parse_path},
-    intent::ResourceName,
+    intent::{AddressPair, ResourceName},
     net::{DnsLabel, MacAddr, VlanId},
 };
 use clap::{Args, Subcommand};
@@ -31,13 +33,23 @@ pub enum PortCommand {
     },
     /// Change fields: address=10.0.0.9 dns-name=web; KEY= takes the default back
     ///
-    /// Fields: name, mac, address, trunk, only-tagged, dns-name, device. Several values of one field are separated by
-    /// commas.
+    /// Fields: name, mac, address, trunk, only-tagged, dns-name, device, port-security, security-group, isolated,
+    /// allowed-address, rate-in, rate-out, burst-in, burst-out, dscp. Several values of one field are separated by commas.
     Set {
         /// Name, id or MAC address
         name: String,
-        #[arg(required = true, value_name = "KEY=VALUE")]
+        #[arg(
+            value_name = "KEY=VALUE",
+            required_unless_present_any = [
+                "port_security", "security_groups", "no_security_group", "isolated", "allowed_addresses", "rate_in",
+                "rate_out", "burst_in", "burst_out", "dscp",
+            ]
+        )]
         fields: Vec<String>,
+        #[command(flatten)]
+        security: SecurityOptions,
+        #[command(flatten)]
+        traffic: Traffic,
     },
     /// Delete ports
     #[command(visible_alias = "rm")]
@@ -78,6 +90,46 @@ pub struct Create {
     /// The guest that it is for
     #[arg(long, value_name = "UUID|NAME")]
     device: Option<String>,
+    #[command(flatten)]
+    security: SecurityOptions,
+    #[command(flatten)]
+    traffic: Traffic,
+}
+
+#[derive(Debug, Args)]
+pub struct Traffic {
+    /// Address, or prefix, that the guest may use besides its own, with another MAC address perhaps; may be repeated
+    #[arg(long = "allowed-address", value_name = "IP[/LEN][,MAC]")]
+    allowed_addresses: Vec<AddressPair>,
+    /// What the guest is sent at most: bits per second, 500k, 100M or 1G
+    #[arg(long, value_name = "RATE", value_parser = field::kilobits)]
+    rate_in: Option<u32>,
+    /// What the guest sends at most
+    #[arg(long, value_name = "RATE", value_parser = field::kilobits)]
+    rate_out: Option<u32>,
+    /// What may be sent to the guest at once: bits, 500k or 8M [default: a tenth of a second's worth]
+    #[arg(long, value_name = "BITS", value_parser = field::kilobits)]
+    burst_in: Option<u32>,
+    /// What the guest may send at once
+    #[arg(long, value_name = "BITS", value_parser = field::kilobits)]
+    burst_out: Option<u32>,
+    /// DSCP that is written into what the guest sends, 0 to 63
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..64))]
+    dscp: Option<u8>,
+}
+
+impl Traffic {
+    fn put(&self, fields: &mut Fields) {
+        put_all(fields, "allowed_address_pairs", &self.allowed_addresses);
+        let numbers = [
+            ("ingress_kbps", self.rate_in),
+            ("egress_kbps", self.rate_out),
+            ("ingress_burst_kb", self.burst_in),
+            ("egress_burst_kb", self.burst_out),
+        ];
+        fields.extend(numbers.into_iter().filter_map(|(field, number)| Some((field, number?.into()))));
+        fields.extend(self.dscp.map(|dscp| ("dscp", dscp.into())));
+    }
 }
 
 const KEYS: &[Key] = &[
@@ -88,6 +140,15 @@ const KEYS: &[Key] = &[
     Key { names: &["only-tagged", "trunk_only_tagged"], field: "trunk_only_tagged", form: Form::Flag },
     Key { names: &["dns-name", "dns_name"], field: "dns_name", form: Form::Text },
     Key { names: &["device"], field: "device", form: Form::Domain },
+    Key { names: &["port-security", "port_security"], field: "port_security", form: Form::Flag },
+    Key { names: &["security-group", "security_groups"], field: "security_groups", form: Form::Texts },
+    Key { names: &["isolated"], field: "isolated", form: Form::Flag },
+    Key { names: &["allowed-address", "allowed_address_pairs"], field: "allowed_address_pairs", form: Form::Pairs },
+    Key { names: &["rate-in", "ingress_kbps"], field: "ingress_kbps", form: Form::Kilobits },
+    Key { names: &["rate-out", "egress_kbps"], field: "egress_kbps", form: Form::Kilobits },
+    Key { names: &["burst-in", "ingress_burst_kb"], field: "ingress_burst_kb", form: Form::Kilobits },
+    Key { names: &["burst-out", "egress_burst_kb"], field: "egress_burst_kb", form: Form::Kilobits },
+    Key { names: &["dscp"], field: "dscp", form: Form::Number },
 ];
 
 /// The JSON form of a port.
@@ -113,7 +174,32 @@ struct Port<'a> {
     /// The running guest's interface on the host, and its UUID.
     tap: Option<&'a str>,
     domain: Option<&'a str>,
+    /// As applied, its network's say included.
+    port_security: bool,
+    isolated: bool,
+    /// Its own.
+    security_groups: Vec<GroupRef<'a>>,
+    /// Those that apply.
+    effective_security_groups: Vec<GroupRef<'a>>,
+    /// Whether groups apply.
+    filtered: bool,
+    /// Which of `port_security`, `security_groups` and `isolated` its network says.
+    inherited: &'a [String],
+    allowed_address_pairs: Vec<Pair<'a>>,
+    /// 1,000 bits per second, and 1,000 bits; `null`: no limit, and a tenth of a second's worth.
+    egress_kbps: Option<u32>,
+    egress_burst_kb: Option<u32>,
+    ingress_kbps: Option<u32>,
+    ingress_burst_kb: Option<u32>,
+    dscp: Option<i16>,
     problems: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct Pair<'a> {
+    ip: &'a str,
+    /// `null`: the port's own.
+    mac: Option<&'a str>,
 }
 
 pub async fn run(command: PortCommand, client: &Client, out: &mut Output) -> Result<(), CliError> {
@@ -149,7 +235,12 @@ pub async fn run(command: PortCommand, client: &Client, out: &mut Output) -> Res
             let path = client.find(Kind::Port, &name).await?;
             show(client, &path, out).await
         }
-        PortCommand::Set { name, fields } => client.update(Kind::Port, &name, &field::parse(KEYS, &fields)?).await,
+        PortCommand::Set { name, fields, security, traffic } => {
+            let mut options = Fields::new();
+            security.put(&mut options);
+            traffic.put(&mut options);
+            client.update(Kind::Port, &name, &merged(field::parse(KEYS, &fields)?, options)?).await
+        }
         PortCommand::Delete { names } => client.delete(Kind::Port, &names).await,
     }
 }
@@ -168,6 +259,8 @@ impl Create {
         if let Some(device) = &self.device {
             fields.insert("device", domain::uuid_of(device)?.to_string().into());
         }
+        self.security.put(&mut fields);
+        self.traffic.put(&mut fields);
         Ok(fields)
     }
 }
@@ -177,6 +270,24 @@ impl Port<'_> {
     fn guest(&self) -> String {
         let uuid = self.domain.or(self.device).map(short);
         self.device_name.map(str::to_owned).or(uuid).unwrap_or_default()
+    }
+
+    /// A flag, and who says so.
+    fn said(&self, flag: bool, field: &str) -> String {
+        let whose = if self.inherited.iter().any(|name| name == field) { ", as its network says" } else { "" };
+        format!("{}{whose}", on_off(flag))
+    }
+
+    fn groups(&self) -> String {
+        if !self.filtered {
+            let why = if self.port_security { "" } else { ", as port security is off" };
+            return format!("none: not filtered by groups{why}");
+        }
+        let whose = if self.security_groups.is_empty() { " (its network's)" } else { "" };
+        match names(&self.effective_security_groups).as_str() {
+            "" => "none: nothing but address configuration passes".to_owned(),
+            names => format!("{names}{whose}"),
+        }
     }
 
     fn kind(&self) -> String {
@@ -189,7 +300,13 @@ impl Port<'_> {
     }
 }
 
-fn describe<'a>(port: &'a PortInfo, inventory: &Inventory) -> Port<'a> {
+fn rate(kbps: Option<u32>, burst: Option<u32>) -> String {
+    let burst = burst.map_or_else(String::new, |kb| format!(", {kb} kbit at once"));
+    kbps.map_or_else(|| "no limit".to_owned(), |kbps| format!("{kbps} kbit/s{burst}"))
+}
+
+fn describe<'a>(port: &'a PortInfo, inventory: &'a Inventory) -> Port<'a> {
+    let some = |number: u32| Some(number).filter(|number| *number != 0);
     Port {
         id: &port.id,
         name: opt(&port.name),
@@ -206,6 +323,18 @@ fn describe<'a>(port: &'a PortInfo, inventory: &Inventory) -> Port<'a> {
         status: &port.status,
         tap: opt(&port.tap),
         domain: opt(&port.domain),
+        port_security: port.port_security,
+        isolated: port.isolated,
+        security_groups: groups(&port.security_groups, inventory),
+        effective_security_groups: groups(&port.effective_security_groups, inventory),
+        filtered: port.filtered,
+        inherited: &port.inherited,
+        allowed_address_pairs: port.allowed_address_pairs.iter().map(|(ip, mac)| Pair { ip, mac: opt(mac) }).collect(),
+        egress_kbps: some(port.egress_kbps),
+        egress_burst_kb: some(port.egress_burst_kb),
+        ingress_kbps: some(port.ingress_kbps),
+        ingress_burst_kb: some(port.ingress_burst_kb),
+        dscp: Some(port.dscp).filter(|dscp| *dscp >= 0),
         problems: &port.problems,
     }
 }
@@ -221,6 +350,9 @@ async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliEr
         "guest" => "a guest's NIC; goes when the guest is undefined",
         _ => "an administrator",
     };
+    let pairs = port.allowed_address_pairs.iter();
+    let pairs: Vec<_> =
+        pairs.map(|pair| [Some(pair.ip), pair.mac].into_iter().flatten().collect::<Vec<_>>().join(" ")).collect();
     out.fields(&[
         ("name", port.name.unwrap_or_default().to_owned()),
         ("id", port.id.to_owned()),
@@ -234,6 +366,13 @@ async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliEr
         ("status", port.status.to_owned()),
         ("tap", port.tap.unwrap_or_default().to_owned()),
         ("running guest", port.domain.unwrap_or_default().to_owned()),
+        ("port security", port.said(port.port_security, "port_security")),
+        ("security groups", port.groups()),
+        ("isolated", port.said(port.isolated, "isolated")),
+        ("allowed addresses", pairs.join("\n")),
+        ("rate in", rate(port.ingress_kbps, port.ingress_burst_kb)),
+        ("rate out", rate(port.egress_kbps, port.egress_burst_kb)),
+        ("dscp", port.dscp.map(|dscp| dscp.to_string()).unwrap_or_default()),
         ("problems", port.problems.join("\n")),
     ])
 }

@@ -79,6 +79,13 @@ fn the_arguments_are_consistent() {
         "port create blue --mac 01:00:5e:00:00:01",
         "port create blue --only-tagged",
         "network set blue",
+        "port set web",
+        "port set web --rate-in fast",
+        "port set web --allowed-address 10.0.0.1/24",
+        "port set web --dscp 64",
+        "network set blue --isolated perhaps",
+        "port set web --security-group a --no-security-group",
+        "security-group rule add web",
         "network delete",
     ] {
         assert_eq!(usage(bad).expect_err(bad).exit_code(), 2);
@@ -146,6 +153,7 @@ async fn networks() {
         json!({"id": null, "name": "blue", "segment": "vlan", "physical_network": "lan", "vlan": 10,
             "bridge": "vmf-lan", "mtu": 1450, "dns_domain": "blue.lab", "dns_records": 0, "dns_forwarders": [],
             "dns_shared_with": [], "dns_forward_unknown": false, "subnets": [], "ports": 0,
+            "port_security": true, "security_groups": [], "isolated": false,
             "status": "active", "problems": []})
     );
     prints(&bench, "network set blue mtu= vlan=20 domain=red.lab").await;
@@ -204,7 +212,11 @@ async fn subnets_and_ports() {
         json!({"id": null, "network_id": null, "name": "web", "network": "blue", "mac": "52:54:00:00:00:07",
             "addresses": ["10.0.0.12"], "trunk_vlans": [10, 20], "trunk_only_tagged": true, "dns_name": "www",
             "device": device, "device_name": null, "origin": "admin", "status": "down", "tap": null,
-            "domain": null, "problems": []})
+            "domain": null, "port_security": true, "isolated": false, "security_groups": [],
+            "effective_security_groups": [], "filtered": false,
+            "inherited": ["port_security", "security_groups", "isolated"], "allowed_address_pairs": [],
+            "egress_kbps": null, "egress_burst_kb": null, "ingress_kbps": null, "ingress_burst_kb": null,
+            "dscp": null, "problems": []})
     );
     fails(&bench, "port create blue --mac 52:54:00:00:00:07", 4).await;
     fails(&bench, "port set web address=10.7.0.1", 2).await;
@@ -214,6 +226,81 @@ async fn subnets_and_ports() {
     fails(&bench, "port list green", 3).await;
     prints(&bench, "port delete web").await;
     prints(&bench, "subnet delete blue").await;
+}
+
+#[tokio::test]
+async fn groups() {
+    let bench = Bench::start().await;
+    prints(&bench, "network create blue").await;
+    prints(&bench, "address-group create office 192.0.2.0/24 2001:db8::7 --description Berlin").await;
+    prints(&bench, "security-group create web").await;
+    prints(&bench, "security-group create jump --no-rules --stateless").await;
+    let added = prints(&bench, "security-group rule add web ingress tcp 8000-8080 from address-group office").await;
+    assert_eq!(words(&added).len(), 2, "{added}");
+    assert!(added.contains("ingress ipv6 tcp 8000-8080 from address-group office"), "{added}");
+    let added = prints(&bench, "--json sg rule add web ingress icmp 8/0 from host --description ping").await;
+    let added: Value = serde_json::from_str(&added).expect("JSON");
+    assert_eq!(
+        added,
+        json!([{"id": added[0]["id"], "rule": "ingress ipv4 icmp 8/0 from host", "direction": "ingress",
+            "ethertype": "ipv4", "protocol": "icmp", "port_range_min": null, "port_range_max": null, "icmp_type": 8,
+            "icmp_code": 0, "remote_ip_prefix": null, "remote_group": null, "remote_address_group": null,
+            "remote_host": true, "description": "ping"}])
+    );
+    assert!(fails(&bench, "sg rule add web ingress tcp ssh", 2).await.contains("'ssh' is no port"));
+    assert!(fails(&bench, "sg rule add web ingress from group dbs", 3).await.contains("no security group 'dbs'"));
+    assert!(fails(&bench, "sg rule add web egress", 4).await.contains("has the rule 'egress ipv4 any' already"));
+
+    prints(&bench, "network set blue --security-group web --isolated on").await;
+    prints(
+        &bench,
+        "port create blue --name p --allowed-address 10.9.0.0/24,52:54:00:00:00:09 --allowed-address 10.0.0.7 \
+         --rate-in 100M --rate-out 1G --burst-out 8M --dscp 46",
+    )
+    .await;
+    let shown = prints(&bench, "port show p").await;
+    for line in [
+        "port security      on, as its network says",
+        "security groups    web (its network's)",
+        "isolated           on, as its network says",
+        "rate in            100000 kbit/s",
+        "rate out           1000000 kbit/s, 8000 kbit at once",
+        "dscp               46",
+    ] {
+        assert!(shown.contains(line), "{line} in {shown}");
+    }
+    let port = document(&bench, "port show p").await;
+    assert_eq!(
+        port["allowed_address_pairs"],
+        json!([{"ip": "10.0.0.7/32", "mac": null}, {"ip": "10.9.0.0/24", "mac": "52:54:00:00:00:09"}])
+    );
+    prints(&bench, "port set p --no-security-group isolated=off allowed-address= dscp=").await;
+    let shown = prints(&bench, "port show p").await;
+    assert!(shown.contains("none: nothing but address configuration passes"), "{shown}");
+    assert!(fails(&bench, "port set p isolated=off --isolated on", 2).await.contains("given twice"));
+    assert!(fails(&bench, "port set p --security-group web --port-security off", 2).await.contains("port security"));
+    prints(&bench, "port set p --port-security off").await;
+    assert!(prints(&bench, "port show p").await.contains("not filtered by groups, as port security is off"));
+    prints(&bench, "port set p port-security= security-group=web").await;
+
+    let listed = prints(&bench, "security-group list").await;
+    assert_eq!(words(&listed)[2][2..], ["yes", "5", "blue", "1", "-"]);
+    assert_eq!(words(&prints(&bench, "address-group list").await)[1][2..], ["2", "web", "Berlin"]);
+    assert!(fails(&bench, "sg delete web", 4).await.contains("in use by network 'blue', port 'p'"));
+    assert!(fails(&bench, "address-group delete office", 4).await.contains("a rule of security group 'web'"));
+
+    // By what it says, and by the beginning of its id.
+    prints(&bench, "sg rule remove web ingress tcp 8000-8080 from address-group office").await;
+    let id = added[0]["id"].as_str().expect("an id");
+    prints(&bench, &format!("sg rule remove web {}", &id[..8])).await;
+    assert!(fails(&bench, "sg rule remove web ingress tcp 1", 3).await.contains("'vmfabric security-group show web'"));
+    prints(&bench, "address-group add office 198.51.100.1").await;
+    prints(&bench, "address-group remove office 192.0.2.0/24").await;
+    let office = document(&bench, "address-group show office").await;
+    assert_eq!(office["addresses"], json!(["198.51.100.1/32", "2001:db8::7/128"]));
+    prints(&bench, "address-group delete office").await;
+    prints(&bench, "sg set web name=www stateful=no").await;
+    assert_eq!(document(&bench, "network show blue").await["security_groups"][0]["name"], "www");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ struct Event<'a> {
     time: u64,
     /// `added`, `changed`, `removed`, `started` or `stopped`.
     event: &'a str,
-    /// `network`, `subnet`, `port` or `daemon`.
+    /// `network`, `subnet`, `port`, `security_group`, `address_group` or `daemon`.
     kind: &'a str,
     id: Option<String>,
     name: Option<&'a str>,
@@ -128,8 +128,8 @@ impl Watcher {
             return out.record(&Event { time, event, kind, id, name, properties });
         }
         let subject = match (about, name) {
-            (Some(_), Some(name)) => format!("{kind} {name}"),
-            (Some((_, id)), None) => format!("{kind} {id}"),
+            (Some((kind, _)), Some(name)) => format!("{} {name}", kind.words()),
+            (Some((kind, id)), None) => format!("{} {id}", kind.words()),
             (None, _) => "vmfabricd".to_owned(),
         };
         let changes: Vec<_> = match event {
@@ -166,6 +166,14 @@ fn plain(value: &Value) -> String {
         Value::String(text) if text.is_empty() => "-".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(items) if items.is_empty() => "-".to_owned(),
+        // Rules of a security group have spaces in them.
+        Value::Array(items) if items.iter().all(Value::is_object) => {
+            items.iter().map(plain).collect::<Vec<_>>().join("; ")
+        }
+        Value::Object(_) => match serde_json::from_value::<dbus::RuleInfo>(value.clone()) {
+            Ok(rule) => rule.rule.to_string(),
+            Err(_) => value.to_string(),
+        },
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
         other => other.to_string(),
     }

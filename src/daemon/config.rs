@@ -7,9 +7,11 @@ use crate::{
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
+    fmt,
     net::SocketAddr,
     ops::{Range, RangeInclusive},
     path::Path,
+    str::FromStr,
 };
 use toml::Spanned;
 
@@ -39,6 +41,7 @@ struct File {
     dns: Dns,
     log: Log,
     forwarding: Forwarding,
+    filter: Filter,
     physical_networks: BTreeMap<Spanned<String>, Physical>,
 }
 
@@ -85,6 +88,14 @@ struct Forwarding {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+struct Filter {
+    default_security_groups: Vec<Spanned<String>>,
+    host_services: Vec<Spanned<String>>,
+    metadata_port_security_off: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct Physical {
     interface: Option<Spanned<String>>,
     bridge: Option<Spanned<String>>,
@@ -117,6 +128,13 @@ impl Config {
         for link in &file.forwarding.egress {
             host.egress.insert(interface(link).map_err(fail)?);
         }
+        for group in &file.filter.default_security_groups {
+            host.default_security_groups.push(parsed(group).map_err(fail)?);
+        }
+        for service in &file.filter.host_services {
+            host.host_services.insert(parsed(service).map_err(fail)?);
+        }
+        host.metadata_port_security_off = file.filter.metadata_port_security_off;
         let mut users = BTreeMap::new();
         for (name, physical) in &file.physical_networks {
             let (name, physical) = physical_network(name, physical).map_err(fail)?;
@@ -184,6 +202,10 @@ fn own_bridge(name: &ResourceName, uplink: &Spanned<String>) -> Result<IfName, F
             format!("physical network '{name}' has a name too long for its bridge {bridge}; use at most 11 characters");
         (uplink.span(), why)
     })
+}
+
+fn parsed<T: FromStr<Err: fmt::Display>>(text: &Spanned<String>) -> Result<T, Fault> {
+    text.get_ref().parse().map_err(|error: T::Err| (text.span(), error.to_string()))
 }
 
 fn interface(name: &Spanned<String>) -> Result<IfName, Fault> {
@@ -260,6 +282,7 @@ fn locate(text: &str, offset: usize) -> (usize, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::intent::HostService;
 
     fn error(text: &str) -> String {
         Config::parse(text, "f.toml").expect_err("must fail").to_string()
@@ -273,6 +296,7 @@ mod tests {
             [dns.forwarders]\n\"corp.example\" = [\"10.0.0.53\"]\n\"no.example\" = []\n\
             [log]\nlevel = \"debug\"\n\
             [forwarding]\negress = [\"tun0\"]\n\
+            [filter]\ndefault_security_groups = [\"default\"]\nhost_services = [\"tcp/3128\"]\n\
             [physical_networks.lan]\ninterface = \"eth1\"\nvlans = \"100-199\"\n\
             [physical_networks.dc]\nbridge = \"br0\"\nnative_vlan = 4094\n";
         let config = Config::parse(text, "f.toml").expect("valid");
@@ -282,6 +306,9 @@ mod tests {
         let lan = &config.host.physical_networks[&ResourceName::new("lan").expect("name")];
         assert_eq!(lan.bridge().as_str(), "vmf-lan");
         assert_eq!(lan.vlans, VlanId::new(100).expect("id")..=VlanId::new(199).expect("id"));
+        assert_eq!(config.host.default_security_groups, [ResourceName::new("default").expect("name")]);
+        assert!(config.host.host_services.contains(&HostService { protocol: 6, port: 3128 }));
+        assert!(!config.host.metadata_port_security_off);
         assert_eq!(Config::parse("", "").expect("valid").libvirt_uri, "qemu:///system");
     }
 
@@ -291,6 +318,8 @@ mod tests {
             ("[log]\nlevel = 7\n", "f.toml:2: log.level: "),
             ("[lgo]\n", "f.toml:1: lgo: unknown field"),
             ("a = \n", "f.toml:1: a: "),
+            ("[filter]\nhost_services = [\"tcp\"]\n", "f.toml:2: filter.host_services: 'tcp' is no service; write"),
+            ("[filter]\ndefault_security_groups = [\"a b\"]\n", "f.toml:2: filter.default_security_groups: 'a b'"),
             ("[dns]\nupstream = [\"here\"]\n", "f.toml:2: dns.upstream: 'here' is not a name server"),
             ("[dns]\nserve_stale_seconds = -1\n", "f.toml:2: dns.serve_stale_seconds: -1 is out of range"),
             ("[dns.forwarders]\n\"a..b\" = []\n", "f.toml:2: dns.forwarders.\"a..b\": 'a..b' is not a DNS name"),

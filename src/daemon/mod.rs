@@ -2,6 +2,7 @@
 
 mod clean_up;
 mod config;
+mod journal;
 mod lease_names;
 mod log;
 mod outlets;

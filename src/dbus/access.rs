@@ -18,6 +18,7 @@ pub enum Action {
     ManageNetworks,
     ManageSubnets,
     ManagePorts,
+    ManageSecurityGroups,
     SetLogLevel,
 }
 
@@ -27,7 +28,17 @@ impl Action {
             Action::ManageNetworks => "org.vmfabric1.manage-networks",
             Action::ManageSubnets => "org.vmfabric1.manage-subnets",
             Action::ManagePorts => "org.vmfabric1.manage-ports",
+            Action::ManageSecurityGroups => "org.vmfabric1.manage-security-groups",
             Action::SetLogLevel => "org.vmfabric1.set-log-level",
+        }
+    }
+
+    /// The largest body of a call that is looked at, bytes. A port with every VLAN there is needs 17 KiB, a group of
+    /// 10,000 addresses half a megabyte.
+    pub fn max_body(self) -> u32 {
+        match self {
+            Action::ManageSecurityGroups => 1024 * 1024,
+            _ => 64 * 1024,
         }
     }
 }
@@ -164,7 +175,13 @@ mod tests {
     #[test]
     fn the_policy_file_knows_every_action() {
         let policy = include_str!("../../dbus/org.vmfabric1.policy");
-        for action in [Action::ManageNetworks, Action::ManageSubnets, Action::ManagePorts, Action::SetLogLevel] {
+        for action in [
+            Action::ManageNetworks,
+            Action::ManageSubnets,
+            Action::ManagePorts,
+            Action::ManageSecurityGroups,
+            Action::SetLogLevel,
+        ] {
             assert!(policy.contains(&format!("<action id=\"{}\">", action.id())), "{}", action.id());
         }
     }

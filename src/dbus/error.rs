@@ -40,7 +40,9 @@ impl From<IntentError> for Error {
             | IntentError::SubnetOverlap { .. }
             | IntentError::HostOverlap { .. }
             | IntentError::VlanTaken { .. }
-            | IntentError::FlatTaken { .. } => Error::Conflict(text),
+            | IntentError::FlatTaken { .. }
+            | IntentError::RuleTaken { .. } => Error::Conflict(text),
+            IntentError::InUse { .. } => Error::InUse(text),
             IntentError::PoolExhausted { .. } => Error::AddressExhausted(text),
             _ => Error::InvalidArgument(text),
         }

@@ -5,15 +5,17 @@
 
 use super::{
     Context,
-    info::{Changes, ManagerInfo, NetworkInfo, PortInfo, SubnetInfo},
+    address_group::AddressGroupObject,
+    info::{AddressGroupInfo, Changes, ManagerInfo, NetworkInfo, PortInfo, SecurityGroupInfo, SubnetInfo},
     manager::Manager,
     network::NetworkObject,
     path::{self, ROOT},
     port::PortObject,
+    security_group::SecurityGroupObject,
     subnet::SubnetObject,
 };
 use crate::{
-    intent::{NetworkId, PortId, SubnetId},
+    intent::{AddressGroupId, NetworkId, PortId, SecurityGroupId, SubnetId},
     reconciler::{Notice, Subject, View},
 };
 use std::{
@@ -76,6 +78,8 @@ pub struct Known {
     pub networks: BTreeMap<NetworkId, Shared<NetworkInfo>>,
     pub subnets: BTreeMap<SubnetId, Shared<SubnetInfo>>,
     pub ports: BTreeMap<PortId, Shared<PortInfo>>,
+    pub groups: BTreeMap<SecurityGroupId, Shared<SecurityGroupInfo>>,
+    pub address_groups: BTreeMap<AddressGroupId, Shared<AddressGroupInfo>>,
     manager: Shared<ManagerInfo>,
     /// What had problems when problems were last looked at.
     troubled: BTreeSet<Subject>,
@@ -93,6 +97,8 @@ pub struct Dirty {
     networks: BTreeSet<NetworkId>,
     subnets: BTreeSet<SubnetId>,
     ports: BTreeSet<PortId>,
+    groups: BTreeSet<SecurityGroupId>,
+    address_groups: BTreeSet<AddressGroupId>,
     problems: bool,
 }
 
@@ -102,6 +108,8 @@ impl Exporter {
             networks: BTreeMap::new(),
             subnets: BTreeMap::new(),
             ports: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            address_groups: BTreeMap::new(),
             manager,
             troubled: BTreeSet::new(),
         };
@@ -112,6 +120,12 @@ impl Exporter {
     pub async fn sync(&self, context: &Arc<Context>, bus: &Connection, mut dirty: Dirty) -> zbus::Result<()> {
         let mut known = self.known.lock().await;
         dirty.spread(&mut known, &context.handle.view());
+        for id in dirty.address_groups {
+            sync_one::<AddressGroupObject>(&mut known, context, bus, id).await?;
+        }
+        for id in dirty.groups {
+            sync_one::<SecurityGroupObject>(&mut known, context, bus, id).await?;
+        }
         for id in dirty.networks {
             sync_one::<NetworkObject>(&mut known, context, bus, id).await?;
         }
@@ -134,12 +148,16 @@ impl Exporter {
             all.networks.extend(known.networks.keys());
             all.subnets.extend(known.subnets.keys());
             all.ports.extend(known.ports.keys());
+            all.groups.extend(known.groups.keys());
+            all.address_groups.extend(known.address_groups.keys());
         }
         {
             let view = context.handle.view();
             all.networks.extend(view.intent.networks().map(|network| network.id));
             all.subnets.extend(view.intent.subnets().map(|subnet| subnet.id));
             all.ports.extend(view.intent.ports().map(|port| port.id));
+            all.groups.extend(view.intent.security_groups().map(|group| group.id));
+            all.address_groups.extend(view.intent.address_groups().map(|group| group.id));
         }
         self.sync(context, bus, all).await
     }
@@ -188,6 +206,14 @@ impl Dirty {
         Self { ports: [id].into(), ..Self::default() }
     }
 
+    pub fn group(id: SecurityGroupId) -> Self {
+        Self { groups: [id].into(), ..Self::default() }
+    }
+
+    pub fn address_group(id: AddressGroupId) -> Self {
+        Self { address_groups: [id].into(), ..Self::default() }
+    }
+
     fn note(&mut self, notice: Notice) {
         match notice {
             Notice::NetworkAdded(id) | Notice::NetworkChanged(id) | Notice::NetworkRemoved(id) => {
@@ -198,6 +224,12 @@ impl Dirty {
             }
             Notice::PortAdded(id) | Notice::PortChanged(id) | Notice::PortRemoved(id) => {
                 self.ports.insert(id);
+            }
+            Notice::SecurityGroupAdded(id) | Notice::SecurityGroupChanged(id) | Notice::SecurityGroupRemoved(id) => {
+                self.groups.insert(id);
+            }
+            Notice::AddressGroupAdded(id) | Notice::AddressGroupChanged(id) | Notice::AddressGroupRemoved(id) => {
+                self.address_groups.insert(id);
             }
             // The Manager is looked at in any case.
             Notice::LeasesChanged(_) => {}
@@ -212,6 +244,13 @@ impl Dirty {
             let of_it = |network: &OwnedObjectPath| *network == gone;
             self.subnets.extend(known.subnets.iter().filter(|(_, s)| s.read(|s| of_it(&s.network))).map(|(id, _)| id));
             self.ports.extend(known.ports.iter().filter(|(_, p)| p.read(|p| of_it(&p.network))).map(|(id, _)| id));
+        }
+        for id in &self.networks {
+            // Ports that say nothing of their own have what their network says.
+            let (Some(network), Some(known)) = (view.intent.network(*id), known.networks.get(id)) else { continue };
+            if known.read(|known| !known.has_security(&network.security)) {
+                self.ports.extend(view.intent.ports_of(*id).map(|port| port.id));
+            }
         }
         for id in &self.subnets {
             let was_on = known.subnets.get(id).map(|subnet| subnet.read(|subnet| subnet.network.clone()));

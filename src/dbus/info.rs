@@ -2,10 +2,14 @@
 
 use super::path;
 use crate::{
-    intent::{Network, Origin, Port, Segment, Subnet},
+    intent::{
+        AddressGroup, AddressPair, Network, NetworkSecurity, Origin, Port, Protection, Rate, RuleDraft, RuleDrafts,
+        SecurityGroup, SecurityGroupId, Segment, Subnet,
+    },
     reconciler::{Health, LibvirtStatus, Subject, View},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use zbus::{OwnedObjectPath, Variant};
 
@@ -45,6 +49,10 @@ pub struct NetworkInfo {
     pub dns_shared_with: Vec<OwnedObjectPath>,
     pub dns_forward_unknown: bool,
     pub subnets: Vec<OwnedObjectPath>,
+    /// What ports have that say nothing of their own.
+    pub port_security: bool,
+    pub security_groups: Vec<OwnedObjectPath>,
+    pub isolated: bool,
     /// `active`, or `error` where there are problems.
     pub status: String,
     pub problems: Vec<String>,
@@ -98,7 +106,62 @@ pub struct PortInfo {
     pub tap: String,
     /// UUID of the running guest.
     pub domain: String,
+    /// As applied, its network's say included.
+    pub port_security: bool,
+    pub isolated: bool,
+    /// Its own.
+    pub security_groups: Vec<OwnedObjectPath>,
+    /// Those that apply.
+    pub effective_security_groups: Vec<OwnedObjectPath>,
+    /// Whether groups apply: what none of them allows is dropped.
+    pub filtered: bool,
+    /// Which of `port_security`, `security_groups` and `isolated` its network says.
+    pub inherited: Vec<String>,
+    /// Prefix and MAC address; empty: its own.
+    pub allowed_address_pairs: Vec<(String, String)>,
+    /// 1,000 bits per second; 0: no limit.
+    pub egress_kbps: u32,
+    /// 1,000 bits; 0: a tenth of a second's worth.
+    pub egress_burst_kb: u32,
+    pub ingress_kbps: u32,
+    pub ingress_burst_kb: u32,
+    /// -1: packets keep theirs.
+    pub dscp: i16,
     pub problems: Vec<String>,
+}
+
+/// `org.vmfabric1.SecurityGroup`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SecurityGroupInfo {
+    pub id: String,
+    pub name: String,
+    pub description: String,
+    pub stateful: bool,
+    pub rules: Rules,
+}
+
+/// The rules of a group, as `aa{sv}`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Rules(pub Vec<RuleInfo>);
+
+/// A rule: its id beside the fields that made it; groups by their ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleInfo {
+    pub id: String,
+    pub rule: RuleDraft,
+}
+
+/// `org.vmfabric1.AddressGroup`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct AddressGroupInfo {
+    pub id: String,
+    pub name: String,
+    pub description: String,
+    /// Prefixes.
+    pub addresses: Vec<String>,
 }
 
 /// `org.vmfabric1.Manager`, without what is constant.
@@ -117,6 +180,8 @@ pub struct ManagerInfo {
     pub networks: u32,
     pub subnets: u32,
     pub ports: u32,
+    pub security_groups: u32,
+    pub address_groups: u32,
     /// Ports that a running guest has.
     pub attached_ports: u32,
     pub leases: u32,
@@ -128,6 +193,10 @@ fn text(value: Option<impl ToString>) -> String {
 
 fn texts<T: ToString>(values: impl IntoIterator<Item = T>) -> Vec<String> {
     values.into_iter().map(|value| value.to_string()).collect()
+}
+
+fn paths<'a>(groups: impl IntoIterator<Item = &'a SecurityGroupId>) -> Vec<OwnedObjectPath> {
+    groups.into_iter().map(|id| path::security_group(*id)).collect()
 }
 
 fn count(n: usize) -> u32 {
@@ -175,6 +244,9 @@ impl NetworkInfo {
                 .collect(),
             dns_forward_unknown: network.dns.forward_unknown,
             subnets: view.intent.subnets_of(network.id).map(|subnet| path::subnet(subnet.id)).collect(),
+            port_security: network.security.port_security,
+            security_groups: paths(&network.security.groups),
+            isolated: network.security.isolated,
             status: status(&problems),
             problems,
         }
@@ -184,7 +256,16 @@ impl NetworkInfo {
         changes!(old, new: "Name" => name, "Segment" => segment, "PhysicalNetwork" => physical_network,
             "Vlan" => vlan, "Bridge" => bridge, "Mtu" => mtu, "DnsDomain" => dns_domain, "DnsRecords" => dns_records,
             "DnsForwarders" => dns_forwarders, "DnsSharedWith" => dns_shared_with,
-            "DnsForwardUnknown" => dns_forward_unknown, "Subnets" => subnets, "Status" => status, "Problems" => problems)
+            "DnsForwardUnknown" => dns_forward_unknown, "Subnets" => subnets,
+            "PortSecurity" => port_security, "SecurityGroups" => security_groups, "Isolated" => isolated,
+            "Status" => status, "Problems" => problems)
+    }
+
+    /// Whether it shows this.
+    pub(super) fn has_security(&self, security: &NetworkSecurity) -> bool {
+        self.port_security == security.port_security
+            && self.isolated == security.isolated
+            && self.security_groups == paths(&security.groups)
     }
 }
 
@@ -223,6 +304,18 @@ impl PortInfo {
         let attachment = view.attachments.get(&port.id);
         let guest = attachment.and_then(|attachment| attachment.guest.as_ref());
         let trunk = port.trunk.as_ref();
+        let default = NetworkSecurity::default();
+        let network = view.intent.network(port.network);
+        let own = &port.security;
+        let applied = Protection::of(network.map_or(&default, |network| &network.security), own);
+        let inherited = [
+            ("port_security", own.port_security.is_none()),
+            ("security_groups", own.groups.is_none()),
+            ("isolated", own.isolated.is_none()),
+        ];
+        let pair = |pair: &AddressPair| (pair.ip.to_string(), text(pair.mac));
+        let kbps = |rate: Option<Rate>| rate.map_or(0, |rate| rate.kbps);
+        let burst = |rate: Option<Rate>| rate.map_or(0, |rate| rate.burst_kb);
         Self {
             id: port.id.to_string(),
             network: path::network(port.network),
@@ -242,6 +335,18 @@ impl PortInfo {
             status: view.port_status(port.id).as_str().to_owned(),
             tap: text(attachment.map(|attachment| &attachment.tap)),
             domain: text(guest.map(|guest| guest.domain)),
+            port_security: applied.port_security,
+            isolated: applied.isolated,
+            security_groups: paths(own.groups.iter().flatten()),
+            effective_security_groups: paths(applied.groups.into_iter().flatten()),
+            filtered: applied.groups.is_some(),
+            inherited: texts(inherited.into_iter().filter(|(_, from)| *from).map(|(name, _)| name)),
+            allowed_address_pairs: own.address_pairs.iter().map(pair).collect(),
+            egress_kbps: kbps(own.qos.egress),
+            egress_burst_kb: burst(own.qos.egress),
+            ingress_kbps: kbps(own.qos.ingress),
+            ingress_burst_kb: burst(own.qos.ingress),
+            dscp: own.qos.dscp.map_or(-1, i16::from),
             problems: problems(view, Subject::Port(port.id)),
         }
     }
@@ -250,7 +355,86 @@ impl PortInfo {
         changes!(old, new: "Name" => name, "Mac" => mac, "Addresses" => addresses, "TrunkVlans" => trunk_vlans,
             "TrunkOnlyTagged" => trunk_only_tagged, "DnsName" => dns_name, "Device" => device,
             "DeviceName" => device_name, "Origin" => origin, "Status" => status, "Tap" => tap, "Domain" => domain,
-            "Problems" => problems)
+            "PortSecurity" => port_security, "Isolated" => isolated, "SecurityGroups" => security_groups,
+            "EffectiveSecurityGroups" => effective_security_groups, "Filtered" => filtered, "Inherited" => inherited,
+            "AllowedAddressPairs" => allowed_address_pairs, "EgressKbps" => egress_kbps,
+            "EgressBurstKb" => egress_burst_kb, "IngressKbps" => ingress_kbps, "IngressBurstKb" => ingress_burst_kb,
+            "Dscp" => dscp, "Problems" => problems)
+    }
+}
+
+impl SecurityGroupInfo {
+    pub fn of(group: &SecurityGroup) -> Self {
+        let rule = |rule: &crate::intent::Rule| RuleInfo { id: rule.id.to_string(), rule: RuleDraft::of(rule) };
+        Self {
+            id: group.id.to_string(),
+            name: group.name.to_string(),
+            description: group.description.clone(),
+            stateful: group.stateful,
+            rules: Rules(group.rules.iter().map(rule).collect()),
+        }
+    }
+
+    pub fn changes(old: &Self, new: &Self) -> Changes {
+        changes!(old, new: "Name" => name, "Description" => description, "Stateful" => stateful, "Rules" => rules)
+    }
+}
+
+impl AddressGroupInfo {
+    pub fn of(group: &AddressGroup) -> Self {
+        Self {
+            id: group.id.to_string(),
+            name: group.name.to_string(),
+            description: group.description.clone(),
+            addresses: texts(&group.addresses),
+        }
+    }
+
+    pub fn changes(old: &Self, new: &Self) -> Changes {
+        changes!(old, new: "Name" => name, "Description" => description, "Addresses" => addresses)
+    }
+}
+
+impl Rules {
+    pub fn dictionaries(&self) -> Vec<HashMap<String, Variant<'static>>> {
+        self.0.iter().map(RuleInfo::dictionary).collect()
+    }
+}
+
+impl From<Rules> for Variant<'static> {
+    fn from(rules: Rules) -> Self {
+        rules.dictionaries().into()
+    }
+}
+
+impl RuleInfo {
+    fn dictionary(&self) -> HashMap<String, Variant<'static>> {
+        let mut dictionary = HashMap::from([("id".to_owned(), Variant::from(self.id.clone()))]);
+        let Ok(Value::Object(fields)) = serde_json::to_value(&self.rule) else { return dictionary };
+        for (key, value) in fields {
+            let value: Variant<'static> = match value {
+                Value::String(text) => text.into(),
+                Value::Bool(flag) => flag.into(),
+                Value::Number(n) => match n.as_u64() {
+                    // ICMP types and codes are bytes, ports are not.
+                    Some(n) if key.starts_with("icmp_") => u8::try_from(n).unwrap_or(u8::MAX).into(),
+                    n => u16::try_from(n.unwrap_or_default()).unwrap_or(u16::MAX).into(),
+                },
+                Value::Null | Value::Array(_) | Value::Object(_) => continue,
+            };
+            dictionary.insert(key, value);
+        }
+        dictionary
+    }
+}
+
+impl<'de> Deserialize<'de> for RuleInfo {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut fields: Map<String, Value> = Map::deserialize(deserializer)?;
+        let id = fields.remove("id").as_ref().and_then(Value::as_str).unwrap_or_default().to_owned();
+        let rules: RuleDrafts = serde_json::from_value(Value::Object(fields)).map_err(de::Error::custom)?;
+        let rule = rules.0.into_iter().next().ok_or_else(|| de::Error::custom("a rule says nothing"))?;
+        Ok(Self { id, rule })
     }
 }
 
@@ -278,6 +462,8 @@ impl ManagerInfo {
             networks: count(view.intent.networks().len()),
             subnets: count(view.intent.subnets().len()),
             ports: count(view.intent.ports().len()),
+            security_groups: count(view.intent.security_groups().len()),
+            address_groups: count(view.intent.address_groups().len()),
             attached_ports: count(view.attachments.len()),
             leases: count(view.leases.len()),
         }
@@ -286,7 +472,8 @@ impl ManagerInfo {
     pub fn changes(old: &Self, new: &Self) -> Changes {
         changes!(old, new: "Health" => health, "Problems" => problems, "LibvirtStatus" => libvirt_status,
             "LibvirtDetail" => libvirt_detail, "Capabilities" => capabilities, "Networks" => networks,
-            "Subnets" => subnets, "Ports" => ports, "AttachedPorts" => attached_ports, "Leases" => leases)
+            "Subnets" => subnets, "Ports" => ports, "SecurityGroups" => security_groups,
+            "AddressGroups" => address_groups, "AttachedPorts" => attached_ports, "Leases" => leases)
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     backend::LeaseRecord,
-    reconciler::{Command, View},
+    reconciler::{Command, GroupCommand, View},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -73,6 +73,34 @@ impl Manager {
         Ok(path::port(port.id))
     }
 
+    #[zbus(out_args("security_group"))]
+    async fn create_security_group(
+        &self,
+        properties: Dictionary,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] bus: &Connection,
+    ) -> Result<OwnedObjectPath, Error> {
+        self.context.authorize(bus, &header, Action::ManageSecurityGroups).await?;
+        let draft = value::parse(&properties)?;
+        let id = self.context.handle.call(|reply| Command::Group(GroupCommand::Create(draft, reply))).await?;
+        self.context.sync(bus, Dirty::group(id)).await?;
+        Ok(path::security_group(id))
+    }
+
+    #[zbus(out_args("address_group"))]
+    async fn create_address_group(
+        &self,
+        properties: Dictionary,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] bus: &Connection,
+    ) -> Result<OwnedObjectPath, Error> {
+        self.context.authorize(bus, &header, Action::ManageSecurityGroups).await?;
+        let draft = value::parse(&properties)?;
+        let id = self.context.handle.call(|reply| Command::Group(GroupCommand::CreateAddresses(draft, reply))).await?;
+        self.context.sync(bus, Dirty::address_group(id)).await?;
+        Ok(path::address_group(id))
+    }
+
     #[zbus(out_args("network"))]
     fn get_network(&self, name: &str) -> Result<OwnedObjectPath, Error> {
         Ok(path::network(self.context.handle.view().intent.find_network(short(name)?)?.id))
@@ -86,6 +114,16 @@ impl Manager {
     #[zbus(out_args("port"))]
     fn get_port(&self, name: &str) -> Result<OwnedObjectPath, Error> {
         Ok(path::port(self.context.handle.view().intent.find_port(short(name)?)?.id))
+    }
+
+    #[zbus(out_args("security_group"))]
+    fn get_security_group(&self, name: &str) -> Result<OwnedObjectPath, Error> {
+        Ok(path::security_group(self.context.handle.view().intent.find_security_group(short(name)?)?.id))
+    }
+
+    #[zbus(out_args("address_group"))]
+    fn get_address_group(&self, name: &str) -> Result<OwnedObjectPath, Error> {
+        Ok(path::address_group(self.context.handle.view().intent.find_address_group(short(name)?)?.id))
     }
 
     #[zbus(out_args("leases"))]
@@ -113,7 +151,7 @@ impl Manager {
 
     #[zbus(out_args("trace"))]
     async fn trace(&self, packet: Dictionary, #[zbus(header)] header: Header<'_>) -> Result<insight::Answer, Error> {
-        value::check_size(&header)?;
+        value::check_size(&header, 64 * 1024)?;
         let _turn = self.context.plan_turn().await?;
         insight::trace(&self.context.handle.view(), &packet)
     }
@@ -177,6 +215,16 @@ impl Manager {
     #[zbus(property)]
     fn ports(&self) -> u32 {
         self.info.read(|info| info.ports)
+    }
+
+    #[zbus(property)]
+    fn security_groups(&self) -> u32 {
+        self.info.read(|info| info.security_groups)
+    }
+
+    #[zbus(property)]
+    fn address_groups(&self) -> u32 {
+        self.info.read(|info| info.address_groups)
     }
 
     #[zbus(property)]

@@ -1,9 +1,11 @@
-//! `org.vmfabric1` on the system bus: a Manager, and an object for each network, subnet and port.
+//! `org.vmfabric1` on the system bus: a Manager, and an object for each network, subnet, port, security group and
+//! address group.
 //!
 //! Everybody who may talk to the name may read; what changes something asks polkit first. `dbus/*.xml` documents the
 //! interfaces, and a test holds them to what is exported.
 
 mod access;
+mod address_group;
 mod error;
 mod export;
 mod info;
@@ -13,6 +15,7 @@ mod network;
 mod path;
 mod port;
 pub mod proxy;
+mod security_group;
 mod subnet;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -20,7 +23,7 @@ mod value;
 
 pub use access::Access;
 pub use error::Error;
-pub use info::{ManagerInfo, NetworkInfo, PortInfo, SubnetInfo};
+pub use info::{AddressGroupInfo, ManagerInfo, NetworkInfo, PortInfo, RuleInfo, SecurityGroupInfo, SubnetInfo};
 pub use path::{Kind, ROOT, parse as parse_path};
 pub use value::{Dictionary, to_json};
 
@@ -83,7 +86,7 @@ impl std::fmt::Debug for Context {
 impl Context {
     /// The gate of every mutation: small enough, and by somebody who may.
     async fn authorize(&self, bus: &Connection, header: &Header<'_>, action: Action) -> Result<(), Error> {
-        value::check_size(header)?;
+        value::check_size(header, action.max_body())?;
         self.access.check(bus, header, action).await
     }
 

@@ -180,4 +180,19 @@ impl NetworkObject {
     fn problems(&self) -> Vec<String> {
         self.info.read(|info| info.problems.clone())
     }
+
+    #[zbus(property)]
+    fn port_security(&self) -> bool {
+        self.info.read(|info| info.port_security)
+    }
+
+    #[zbus(property)]
+    fn security_groups(&self) -> Vec<OwnedObjectPath> {
+        self.info.read(|info| info.security_groups.clone())
+    }
+
+    #[zbus(property)]
+    fn isolated(&self) -> bool {
+        self.info.read(|info| info.isolated)
+    }
 }

@@ -146,4 +146,64 @@ impl PortObject {
     fn problems(&self) -> Vec<String> {
         self.info.read(|info| info.problems.clone())
     }
+
+    #[zbus(property)]
+    fn port_security(&self) -> bool {
+        self.info.read(|info| info.port_security)
+    }
+
+    #[zbus(property)]
+    fn isolated(&self) -> bool {
+        self.info.read(|info| info.isolated)
+    }
+
+    #[zbus(property)]
+    fn security_groups(&self) -> Vec<OwnedObjectPath> {
+        self.info.read(|info| info.security_groups.clone())
+    }
+
+    #[zbus(property)]
+    fn effective_security_groups(&self) -> Vec<OwnedObjectPath> {
+        self.info.read(|info| info.effective_security_groups.clone())
+    }
+
+    #[zbus(property)]
+    fn filtered(&self) -> bool {
+        self.info.read(|info| info.filtered)
+    }
+
+    #[zbus(property)]
+    fn inherited(&self) -> Vec<String> {
+        self.info.read(|info| info.inherited.clone())
+    }
+
+    #[zbus(property)]
+    fn allowed_address_pairs(&self) -> Vec<(String, String)> {
+        self.info.read(|info| info.allowed_address_pairs.clone())
+    }
+
+    #[zbus(property)]
+    fn egress_kbps(&self) -> u32 {
+        self.info.read(|info| info.egress_kbps)
+    }
+
+    #[zbus(property)]
+    fn egress_burst_kb(&self) -> u32 {
+        self.info.read(|info| info.egress_burst_kb)
+    }
+
+    #[zbus(property)]
+    fn ingress_kbps(&self) -> u32 {
+        self.info.read(|info| info.ingress_kbps)
+    }
+
+    #[zbus(property)]
+    fn ingress_burst_kb(&self) -> u32 {
+        self.info.read(|info| info.ingress_burst_kb)
+    }
+
+    #[zbus(property)]
+    fn dscp(&self) -> i16 {
+        self.info.read(|info| info.dscp)
+    }
 }

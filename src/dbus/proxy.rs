@@ -16,11 +16,21 @@ pub trait Manager {
     #[zbus(allow_interactive_auth)]
     fn create_port(&self, properties: &HashMap<&str, Variant<'_>>) -> Result<OwnedObjectPath, Error>;
 
+    #[zbus(allow_interactive_auth)]
+    fn create_security_group(&self, properties: &HashMap<&str, Variant<'_>>) -> Result<OwnedObjectPath, Error>;
+
+    #[zbus(allow_interactive_auth)]
+    fn create_address_group(&self, properties: &HashMap<&str, Variant<'_>>) -> Result<OwnedObjectPath, Error>;
+
     fn get_network(&self, name: &str) -> Result<OwnedObjectPath, Error>;
 
     fn get_subnet(&self, name: &str) -> Result<OwnedObjectPath, Error>;
 
     fn get_port(&self, name: &str) -> Result<OwnedObjectPath, Error>;
+
+    fn get_security_group(&self, name: &str) -> Result<OwnedObjectPath, Error>;
+
+    fn get_address_group(&self, name: &str) -> Result<OwnedObjectPath, Error>;
 
     fn list_leases(&self, network: &str) -> Result<Vec<Dictionary>, Error>;
 
@@ -40,7 +50,7 @@ pub trait Manager {
     fn log_level(&self) -> Result<String, Error>;
 }
 
-/// What networks, subnets and ports have in common: `Update` and `Delete`. Their properties are read whole, as
+/// What networks, subnets, ports and groups have in common: `Update` and `Delete`. Their properties are read whole, as
 /// [`NetworkInfo`](super::NetworkInfo) and its like.
 #[derive(Debug, Clone)]
 pub struct ResourceProxy<'a>(zbus::Proxy<'a>);
@@ -61,6 +71,26 @@ impl<'a> ResourceProxy<'a> {
         self.call("Delete", &()).await
     }
 
+    /// Of a security group.
+    pub async fn add_rule(&self, rule: &HashMap<&str, Variant<'_>>) -> Result<Vec<String>, Error> {
+        self.ask("AddRule", &(rule,)).await
+    }
+
+    /// Of a security group; by id, or as a line of text.
+    pub async fn remove_rule(&self, rule: &str) -> Result<(), Error> {
+        self.call("RemoveRule", &(rule,)).await
+    }
+
+    /// Of an address group.
+    pub async fn add_addresses(&self, addresses: &[String]) -> Result<(), Error> {
+        self.call("AddAddresses", &(addresses,)).await
+    }
+
+    /// Of an address group.
+    pub async fn remove_addresses(&self, addresses: &[String]) -> Result<(), Error> {
+        self.call("RemoveAddresses", &(addresses,)).await
+    }
+
     /// Of a network: one more DNS record.
     pub async fn add_record(&self, record: &str) -> Result<(), Error> {
         self.call("AddRecord", &(record,)).await
@@ -74,8 +104,17 @@ impl<'a> ResourceProxy<'a> {
     }
 
     async fn call<B: serde::Serialize + zbus::wire::DynamicType>(&self, method: &str, body: &B) -> Result<(), Error> {
+        self.ask(method, body).await
+    }
+
+    async fn ask<B, R>(&self, method: &str, body: &B) -> Result<R, Error>
+    where
+        B: serde::Serialize + zbus::wire::DynamicType,
+        R: for<'d> zbus::wire::DynamicDeserialize<'d>,
+    {
         let flags = zbus::proxy::MethodFlags::ALLOW_INTERACTIVE_AUTH;
-        self.0.call_with_flags::<_, _, ()>(method, flags, body).await?;
-        Ok(())
+        let answer = self.0.call_with_flags::<_, _, R>(method, flags, body).await?;
+        // None only where no reply was asked for.
+        answer.ok_or_else(|| Error::Failed("no answer came".into()))
     }
 }

@@ -9,15 +9,10 @@ use zbus::{OwnedVariant, Variant, message::Header};
 /// An `a{sv}` as it comes from the bus.
 pub type Dictionary = HashMap<String, OwnedVariant>;
 
-/// The largest body of a call that is looked at, bytes. A port with every VLAN there is needs 17 KiB.
-const MAX_BODY: u32 = 64 * 1024;
-
 /// Refuses a call whose arguments are larger than any that mean something.
-pub fn check_size(header: &Header<'_>) -> Result<(), Error> {
+pub fn check_size(header: &Header<'_>, max: u32) -> Result<(), Error> {
     match header.primary().body_len() {
-        len if len > MAX_BODY => {
-            Err(Error::InvalidArgument(format!("the arguments take {len} bytes; {MAX_BODY} are the limit")))
-        }
+        len if len > max => Err(Error::InvalidArgument(format!("the arguments take {len} bytes; {max} are the limit"))),
         _ => Ok(()),
     }
 }
@@ -110,7 +105,7 @@ pub fn to_json(value: &Variant<'_>) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::intent::{NetworkDraft, PortDraft, SubnetDraft};
+    use crate::intent::{AddressGroupDraft, NetworkDraft, PortDraft, RuleDrafts, SecurityGroupDraft, SubnetDraft};
     use proptest::prelude::*;
 
     fn dictionary<const N: usize>(entries: [(&str, Variant<'static>); N]) -> Dictionary {
@@ -177,6 +172,9 @@ mod tests {
             let _ = parse::<NetworkDraft>(&dictionary);
             let _ = parse::<SubnetDraft>(&dictionary);
             let _ = parse::<PortDraft>(&dictionary);
+            let _ = parse::<SecurityGroupDraft>(&dictionary);
+            let _ = parse::<AddressGroupDraft>(&dictionary);
+            let _ = parse::<RuleDrafts>(&dictionary);
         }
     }
 }

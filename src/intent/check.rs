@@ -1,6 +1,8 @@
 //! What a change must satisfy beside all that is there already.
 
-use super::{Bridging, Change, Forward, HostConfig, Intent, IntentError, Network, Port, Segment, Subnet};
+use super::{
+    Bridging, Change, Forward, HostConfig, Intent, IntentError, Network, Port, Segment, Subnet, check_security,
+};
 use crate::net::{IpNet, VlanId};
 use std::net::IpAddr;
 
@@ -12,13 +14,10 @@ pub(super) fn check(intent: &Intent, change: &Change, host: &HostConfig) -> Resu
         Change::DeleteNetwork(id) => intent.network(*id).map(drop).ok_or_else(|| IntentError::not_found("network", id)),
         Change::DeleteSubnet(id) => intent.subnet(*id).map(drop).ok_or_else(|| IntentError::not_found("subnet", id)),
         Change::DeletePort(id) => intent.port(*id).map(drop).ok_or_else(|| IntentError::not_found("port", id)),
-        Change::PutSecurityGroup(_) | Change::PutAddressGroup(_) => Ok(()),
-        Change::DeleteSecurityGroup(id) => {
-            intent.security_group(*id).map(drop).ok_or_else(|| IntentError::not_found("security group", id))
-        }
-        Change::DeleteAddressGroup(id) => {
-            intent.address_group(*id).map(drop).ok_or_else(|| IntentError::not_found("address group", id))
-        }
+        Change::PutSecurityGroup(group) => check_security::check_group(intent, group),
+        Change::DeleteSecurityGroup(id) => check_security::check_group_delete(intent, *id),
+        Change::PutAddressGroup(group) => check_security::check_address_group(intent, group),
+        Change::DeleteAddressGroup(id) => check_security::check_address_group_delete(intent, *id),
     }
 }
 
@@ -45,6 +44,7 @@ fn check_network(intent: &Intent, network: &Network, host: &HostConfig) -> Resul
         }
         check_segments(network, other)?;
     }
+    check_security::check_network(intent, network)?;
     super::dns::check(intent, network)?;
     check_physical(network, host)
 }
@@ -214,6 +214,7 @@ fn check_port(intent: &Intent, port: &Port, host: &HostConfig) -> Result<(), Int
         return Err(IntentError::NameTaken { kind: "port", name: name.to_string() });
     }
     check_addresses(intent, port)?;
+    check_security::check_port(intent, network, port)?;
     check_trunk(network, port, host)
 }
 
@@ -262,7 +263,7 @@ fn check_trunk(network: &Network, port: &Port, host: &HostConfig) -> Result<(), 
 }
 
 /// How an error names a port.
-fn describe(port: &Port) -> String {
+pub(super) fn describe(port: &Port) -> String {
     match (&port.name, &port.device) {
         (Some(name), _) => format!("'{name}'"),
         (None, Some(device)) if !device.name.is_empty() => format!("{} (guest '{}')", port.id, device.name),

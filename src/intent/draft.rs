@@ -1,8 +1,9 @@
 //! Resources as people ask for them: what is left out gets its default when the draft is completed.
 
 use super::{
-    Device, FixedIp, Forward, HostRoute, Intent, IntentError, Network, NetworkDns, NetworkId, Origin, Port, PortId,
-    ResourceName, Segment, Subnet, SubnetId, Trunk,
+    Device, FixedIp, Forward, HostConfig, HostRoute, Intent, IntentError, Network, NetworkDns, NetworkId, Origin, Port,
+    PortId, ResourceName, Segment, Subnet, SubnetId, Trunk,
+    draft_security::{PairDraft, names_of},
 };
 use crate::net::{AddressRange, DnsForwarder, DnsLabel, DnsRecord, DomainName, IpNet, MacAddr, VlanId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -24,6 +25,15 @@ pub struct NetworkDraft {
     pub mtu: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns_domain: Option<DomainName>,
+    /// Default: yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_security: Option<bool>,
+    /// Names or ids. Default: those that vmfabricd.toml gives to new networks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_groups: Option<Vec<String>>,
+    /// Default: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolated: Option<bool>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dns_records: Vec<DnsRecord>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -92,6 +102,29 @@ pub struct PortDraft {
     /// UUID of the libvirt domain that it is for. Default: whichever guest's NIC has its MAC and names its network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Uuid>,
+    /// Default, as of the next two: what its network says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_security: Option<bool>,
+    /// Names or ids; an empty list: in no group, so that nothing but address configuration passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_groups: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolated: Option<bool>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_address_pairs: Vec<PairDraft>,
+    /// What the guest may send, and may be sent: 1,000 bits per second, and 1,000 bits at once. Default: no limit; a
+    /// tenth of a second's worth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_kbps: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_burst_kb: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_kbps: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_burst_kb: Option<u32>,
+    /// Written into what the guest sends. Default: left as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<u8>,
 }
 
 /// A draft with some of its fields replaced; `null` takes a field back to its default.
@@ -107,6 +140,13 @@ pub fn patched<T: Serialize + DeserializeOwned>(draft: &T, patch: Map<String, Va
 }
 
 impl NetworkDraft {
+    /// Fills in what the administrator of this host gives to networks that say nothing of it.
+    pub fn with_defaults(mut self, host: &HostConfig) -> Self {
+        let default = || host.default_security_groups.iter().map(ToString::to_string).collect();
+        self.security_groups.get_or_insert_with(default);
+        self
+    }
+
     pub fn of(network: &Network) -> Self {
         let (physical_network, vlan) = match &network.segment {
             Segment::Local => (None, None),
@@ -114,12 +154,16 @@ impl NetworkDraft {
             Segment::Vlan { physical_network, vid } => (Some(physical_network.clone()), Some(*vid)),
         };
         let (name, mtu, dns_domain) = (network.name.clone(), network.mtu, network.dns_domain.clone());
+        let security = &network.security;
         let NetworkDns { records, forwarders, shared_with, forward_unknown } = network.dns.clone();
         Self {
             physical_network,
             vlan,
             mtu,
             dns_domain,
+            port_security: Some(security.port_security),
+            security_groups: Some(names_of(&security.groups)),
+            isolated: Some(security.isolated),
             dns_records: records,
             dns_forwarders: forwarders,
             dns_shared_with: shared_with.iter().map(ToString::to_string).collect(),
@@ -143,6 +187,9 @@ impl NetworkDraft {
             vlan: None,
             mtu: None,
             dns_domain: None,
+            port_security: None,
+            security_groups: None,
+            isolated: None,
             dns_records: Vec::new(),
             dns_forwarders: Vec::new(),
             dns_shared_with: Vec::new(),
@@ -152,6 +199,7 @@ impl NetworkDraft {
 
     /// `old` is what it replaces, which keeps its bridge.
     pub fn complete(self, id: NetworkId, intent: &Intent, old: Option<&Network>) -> Result<Network, IntentError> {
+        let security = self.security(intent)?;
         let segment = match (self.physical_network, self.vlan) {
             (None, None) => Segment::Local,
             (Some(physical_network), None) => Segment::Flat { physical_network },
@@ -172,7 +220,6 @@ impl NetworkDraft {
             }
         });
         let zone = old.map_or_else(|| Network::free_zone(id, intent), |old| old.zone);
-        let security = old.map(|old| old.security.clone()).unwrap_or_default();
         let shared_with = self.dns_shared_with.iter().map(|name| Ok(intent.find_network(name)?.id));
         let dns = NetworkDns {
             records: self.dns_records,
@@ -251,8 +298,31 @@ fn free_subnet_name(intent: &Intent, network: &Network) -> Result<ResourceName, 
 }
 
 impl PortDraft {
-    pub fn of(port: &Port) -> Self {
+    /// A port on a network, by name or id, with nothing else said.
+    pub fn on(network: impl Into<String>) -> Self {
         Self {
+            network: network.into(),
+            name: None,
+            mac: None,
+            addresses: None,
+            trunk_vlans: BTreeSet::new(),
+            trunk_only_tagged: false,
+            dns_name: None,
+            device: None,
+            port_security: None,
+            security_groups: None,
+            isolated: None,
+            allowed_address_pairs: Vec::new(),
+            egress_kbps: None,
+            egress_burst_kb: None,
+            ingress_kbps: None,
+            ingress_burst_kb: None,
+            dscp: None,
+        }
+    }
+
+    pub fn of(port: &Port) -> Self {
+        let mut draft = Self {
             network: port.network.to_string(),
             name: port.name.clone(),
             mac: Some(port.mac),
@@ -261,7 +331,10 @@ impl PortDraft {
             trunk_only_tagged: port.trunk.as_ref().is_some_and(|trunk| !trunk.native),
             dns_name: port.dns_name.clone(),
             device: port.device.as_ref().map(|device| device.domain),
-        }
+            ..Self::on(port.network.to_string())
+        };
+        draft.take_security(&port.security);
+        draft
     }
 
     /// `old` is what it replaces; `leased` tells which addresses others hold by DHCP alone.
@@ -273,6 +346,7 @@ impl PortDraft {
         leased: impl Fn(SubnetId, IpAddr) -> bool,
     ) -> Result<Port, IntentError> {
         let network = intent.find_network(&self.network)?;
+        let security = self.security(intent)?;
         let mac = self.mac.unwrap_or_else(|| {
             let [.., a, b, c, d] = *id.0.as_bytes();
             MacAddr::local([a, b, c, d])
@@ -301,7 +375,7 @@ impl PortDraft {
             trunk,
             dns_name: self.dns_name,
             device,
-            security: old.map(|old| old.security.clone()).unwrap_or_default(),
+            security,
             origin: old.map_or(Origin::Admin, |old| old.origin),
         })
     }

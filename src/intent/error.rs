@@ -51,6 +51,10 @@ pub enum IntentError {
         "VLAN {vid} is where the bridge of physical network '{physical_network}' keeps untagged frames; use another VLAN, or set native_vlan for it in vmfabricd.toml"
     )]
     VlanIsNative { vid: VlanId, physical_network: ResourceName },
+    #[error("security group '{group}' has the rule '{rule}' already")]
+    RuleTaken { rule: String, group: ResourceName },
+    #[error("{what} is in use by {by}; take it away there first")]
+    InUse { what: String, by: String },
     #[error("{0}")]
     Invalid(String),
 }

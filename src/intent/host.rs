@@ -1,8 +1,9 @@
-use super::{HostDns, ResourceName};
+use super::{HostDns, IntentError, ResourceName, protocol};
 use crate::net::{IfName, VlanId};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
+    str::FromStr,
 };
 
 /// What the administrator says of this host, from the configuration file.
@@ -12,45 +13,32 @@ pub struct HostConfig {
     /// Interfaces that guests' packets may leave by, besides those with a default route.
     pub egress: BTreeSet<IfName>,
     pub dns: HostDns,
-    /// What guests may reach of the host itself over their gateways, besides DHCP, DNS and ping.
-    pub guest_services: BTreeSet<GuestService>,
+    /// Names of the security groups that new networks get.
+    pub default_security_groups: Vec<ResourceName>,
+    /// What of this host guests may reach over its gateways, besides DHCP, DNS and ping.
+    pub host_services: BTreeSet<HostService>,
+    /// Whether a guest's metadata may take port security off its NICs.
+    pub metadata_port_security_off: bool,
 }
 
-/// A service of the host: `tcp/3128`.
+/// A port of this host that guests may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct GuestService {
-    pub protocol: ServiceProtocol,
+pub struct HostService {
+    /// TCP (6), UDP (17), SCTP (132), UDP-Lite (136) or DCCP (33).
+    pub protocol: u8,
     pub port: u16,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ServiceProtocol {
-    Tcp,
-    Udp,
-}
+impl FromStr for HostService {
+    type Err = IntentError;
 
-impl ServiceProtocol {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ServiceProtocol::Tcp => "tcp",
-            ServiceProtocol::Udp => "udp",
-        }
-    }
-}
-
-impl std::str::FromStr for GuestService {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("'{text}' is not a service; write tcp/PORT or udp/PORT, as tcp/3128");
-        let (protocol, port) = text.split_once('/').ok_or_else(bad)?;
-        let protocol = match protocol {
-            "tcp" => ServiceProtocol::Tcp,
-            "udp" => ServiceProtocol::Udp,
-            _ => return Err(bad()),
-        };
-        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(bad)?;
-        Ok(Self { protocol, port })
+    /// `tcp/3128`.
+    fn from_str(text: &str) -> Result<Self, IntentError> {
+        let parsed = text.split_once('/').and_then(|(protocol, port)| {
+            let protocol = protocol::number(protocol).filter(|number| protocol::has_ports(*number))?;
+            Some(Self { protocol, port: port.parse().ok().filter(|port| *port != 0)? })
+        });
+        parsed.ok_or_else(|| IntentError::Invalid(format!("'{text}' is no service; write tcp/3128 or udp/123")))
     }
 }
 

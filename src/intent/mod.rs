@@ -6,14 +6,18 @@
 mod address;
 mod change;
 mod check;
+mod check_security;
 mod dns;
 mod draft;
+mod draft_security;
 mod error;
 mod host;
 mod name;
 mod network;
 mod port;
+mod protocol;
 mod resolve;
+mod rule;
 mod security;
 mod set;
 mod subnet;
@@ -22,12 +26,14 @@ pub use address::pick_address;
 pub use change::{Change, Undo};
 pub use dns::{HostDns, MAX_FORWARDERS, MAX_RECORDS, NetworkDns};
 pub use draft::{NetworkDraft, PortDraft, SubnetDraft, patched};
+pub use draft_security::{AddressGroupDraft, PairDraft, SecurityGroupDraft};
 pub use error::IntentError;
-pub use host::{Bridging, GuestService, HostConfig, PhysicalNetwork, ServiceProtocol};
+pub use host::{Bridging, HostConfig, HostService, PhysicalNetwork};
 pub use name::ResourceName;
 pub use network::{Network, Segment};
 pub use port::{Device, FixedIp, Origin, Port, Trunk};
 pub use resolve::{NicRequest, NicSource, Resolution, ResolveError, changes_for, resolve};
+pub use rule::{RemoteDraft, RuleDraft, RuleDrafts, parse_prefix};
 pub use security::{
     AddressGroup, AddressPair, Direction, Ethertype, NetworkSecurity, PortSecurity, Protection, Protocol, Qos, Rate,
     Remote, Rule, SecurityGroup,

@@ -45,6 +45,8 @@ pub struct PortSecurity {
 
 impl PortSecurity {
     pub const MAX_PAIRS: usize = 64;
+    /// Of one port or network.
+    pub const MAX_GROUPS: usize = 64;
 
     pub fn is_default(&self) -> bool {
         *self == Self::default()
@@ -110,6 +112,8 @@ pub struct SecurityGroup {
 
 impl SecurityGroup {
     pub const MAX_RULES: usize = 1000;
+    /// On one host.
+    pub const MAX_GROUPS: usize = 10_000;
 }
 
 /// One allowance.
@@ -194,6 +198,8 @@ pub struct AddressGroup {
 
 impl AddressGroup {
     pub const MAX_ADDRESSES: usize = 10_000;
+    /// On one host.
+    pub const MAX_GROUPS: usize = 1000;
 }
 
 /// What a port has, with its network's say in it.

@@ -10,7 +10,7 @@ use std::{
 use uuid::Uuid;
 
 /// All that people want of this host's networks, valid as a whole, with the indexes that lookups need.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Intent {
     pub(super) networks: BTreeMap<NetworkId, Network>,
     pub(super) subnets: BTreeMap<SubnetId, Subnet>,

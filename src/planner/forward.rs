@@ -22,7 +22,7 @@ counter drop";
 
 const POSTROUTING: &str = "\
 type nat hook postrouting priority srcnat; policy accept;
-ip saddr @nat4 ip daddr != 224.0.0.0/4 ip daddr != 255.255.255.255 oifname != @gateways masquerade";
+iifname @gateways ip saddr @nat4 ip daddr != 224.0.0.0/4 ip daddr != 255.255.255.255 oifname != @gateways masquerade";
 
 /// Guests reach of the host what they need it for, and what the configuration opens to them. Unicast or not: a broadcast
 /// to a service is one too.
@@ -55,7 +55,7 @@ pub(super) fn plan_forward_table(host: &HostConfig, gateways: &[Gateway], plan: 
     let blocks = |forward| -> BTreeSet<String> {
         gateways.iter().filter(|g| g.forward == forward).map(|g| g.cidr.to_string()).collect()
     };
-    let opened = host.guest_services.iter().map(|service| format!("{} . {}", service.protocol.as_str(), service.port));
+    let opened = host.host_services.iter().map(|s| format!("{} . {}", protocol_name(s.protocol), s.port));
     let mut elements = [
         gateways.iter().map(|g| link_element(&g.link)).collect(),
         gateways.iter().map(|g| format!("{0} . {0}", link_element(&g.link))).collect(),
@@ -72,4 +72,16 @@ pub(super) fn plan_forward_table(host: &HostConfig, gateways: &[Gateway], plan: 
         foreign: false,
     };
     plan.desired.tables.insert(Family::Inet, table);
+}
+
+/// As nft lists it.
+fn protocol_name(protocol: u8) -> String {
+    match protocol {
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        33 => "dccp".into(),
+        132 => "sctp".into(),
+        136 => "udplite".into(),
+        other => other.to_string(),
+    }
 }

@@ -1,9 +1,9 @@
-//! The network that a fresh host gets, so that the daemon is useful without any configuration.
+//! What a fresh host gets, so that the daemon is useful without any configuration: a network, and a security group.
 
 use super::{CommandError, Engine, Outlets};
 use crate::{
     backend::{Driver, Store, Write},
-    intent::{Change, Forward, NetworkDraft, NetworkId, ResourceName, SubnetDraft, SubnetId},
+    intent::{Change, Forward, NetworkDraft, NetworkId, ResourceName, SecurityGroup, SubnetDraft, SubnetId},
     net::{IfName, IpNet, Ipv4Net},
 };
 use std::{collections::BTreeSet, net::Ipv4Addr};
@@ -14,6 +14,27 @@ pub(super) const MADE: &str = "default-network-made";
 const NAME: &str = "nat";
 
 impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
+    /// The security group `default`, where it is missing: at the first start, and after an upgrade.
+    pub(super) async fn make_default_group(&mut self) -> Result<(), CommandError> {
+        let group = SecurityGroup::default_group()?;
+        {
+            let view = self.view();
+            if view.intent.security_group(group.id).is_some() {
+                return Ok(());
+            }
+            if let Ok(other) = view.intent.find_security_group(SecurityGroup::DEFAULT_NAME) {
+                tracing::warn!(id = %other.id, "a security group of somebody's is called 'default'; none is made");
+                return Ok(());
+            }
+        }
+        match self.commit(vec![Change::PutSecurityGroup(group)]).await {
+            // What runs goes on without it; the next start tries again.
+            Err(CommandError::Store(error)) => tracing::warn!(%error, "the security group 'default' is not made yet"),
+            result => result?,
+        }
+        Ok(())
+    }
+
     pub(super) async fn make_default_network(&mut self) -> Result<(), CommandError> {
         let Some(cidr) = self.free_block() else {
             tracing::warn!(
@@ -22,8 +43,19 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             return Ok(());
         };
         let name = ResourceName::new(NAME).expect("a constant that is a name");
-        let draft = NetworkDraft::named(name.clone());
-        let network = draft.complete(NetworkId(Uuid::new_v4()), &self.view().intent, None)?;
+        let network = {
+            let view = self.view();
+            let draft = NetworkDraft::named(name.clone()).with_defaults(&view.host);
+            draft.complete(NetworkId(Uuid::new_v4()), &view.intent, None)
+        };
+        let network = match network {
+            Ok(network) => network,
+            // Rather no network than one that is open where the administrator wants it filtered.
+            Err(error) => {
+                tracing::warn!(%error, "no network was made: filter.default_security_groups of vmfabricd.toml");
+                return Ok(());
+            }
+        };
         let mut with_network = self.view().intent.clone();
         let host = self.view().host.clone();
         // Only to complete the subnet against; what counts is the commit below.

@@ -32,11 +32,15 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             Command::DeletePort(id, reply) => drop(reply.send(self.delete_port(id).await)),
             Command::Plan(reply) => drop(reply.send(self.show_plan().await)),
             Command::Ping(reply) | Command::Stop(reply) => drop(reply.send(Ok(()))),
+            Command::Group(command) => self.serve_group_command(command).await,
         }
     }
 
     async fn create_network(&mut self, draft: NetworkDraft) -> Result<Network, CommandError> {
-        let network = draft.complete(NetworkId(Uuid::new_v4()), &self.view().intent, None)?;
+        let network = {
+            let view = self.view();
+            draft.with_defaults(&view.host).complete(NetworkId(Uuid::new_v4()), &view.intent, None)?
+        };
         self.commit_and_mark(Change::PutNetwork(network.clone())).await?;
         Ok(network)
     }
@@ -45,7 +49,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let network = {
             let view = self.view();
             let old = view.intent.find_network(&id.to_string())?;
-            patched(&NetworkDraft::of_in(old, &view.intent), patch)?.complete(id, &view.intent, Some(old))?
+            let draft = patched(&NetworkDraft::of_in(old, &view.intent), patch)?.with_defaults(&view.host);
+            draft.complete(id, &view.intent, Some(old))?
         };
         self.commit_and_mark(Change::PutNetwork(network.clone())).await?;
         Ok(network)
@@ -156,7 +161,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         self.commit_and_mark(Change::DeletePort(id)).await
     }
 
-    async fn commit_and_mark(&mut self, change: Change) -> Result<(), CommandError> {
+    pub(super) async fn commit_and_mark(&mut self, change: Change) -> Result<(), CommandError> {
         self.commit(vec![change]).await?;
         self.mark_dirty();
         Ok(())

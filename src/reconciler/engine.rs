@@ -129,6 +129,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             services_due: None,
         };
         engine.take_up(loaded, host);
+        engine.make_default_group().await?;
         if fresh {
             engine.make_default_network().await?;
         }
@@ -373,8 +374,8 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Driver(#[from] crate::backend::DriverError),
-    #[error("the first network cannot be made: {0}")]
-    FirstNetwork(#[from] super::CommandError),
+    #[error("what a host has from its first start cannot be made: {0}")]
+    FirstStart(#[from] super::CommandError),
 }
 
 fn is_fresh(loaded: &Loaded) -> bool {
@@ -400,11 +401,16 @@ fn notices_of(intent: &Intent, changes: &[Change]) -> Vec<Notice> {
             }
             Change::PutPort(p) if intent.port(p.id).is_some() => vec![Notice::PortChanged(p.id)],
             Change::PutPort(p) => vec![Notice::PortAdded(p.id), Notice::NetworkChanged(p.network)],
-            // Nothing shows them but their members.
-            Change::PutSecurityGroup(_)
-            | Change::DeleteSecurityGroup(_)
-            | Change::PutAddressGroup(_)
-            | Change::DeleteAddressGroup(_) => Vec::new(),
+            Change::PutSecurityGroup(g) if intent.security_group(g.id).is_some() => {
+                vec![Notice::SecurityGroupChanged(g.id)]
+            }
+            Change::PutSecurityGroup(g) => vec![Notice::SecurityGroupAdded(g.id)],
+            Change::DeleteSecurityGroup(id) => vec![Notice::SecurityGroupRemoved(*id)],
+            Change::PutAddressGroup(g) if intent.address_group(g.id).is_some() => {
+                vec![Notice::AddressGroupChanged(g.id)]
+            }
+            Change::PutAddressGroup(g) => vec![Notice::AddressGroupAdded(g.id)],
+            Change::DeleteAddressGroup(id) => vec![Notice::AddressGroupRemoved(*id)],
             Change::DeletePort(id) => {
                 let network = intent.port(*id).map(|port| Notice::NetworkChanged(port.network));
                 [Notice::PortRemoved(*id)].into_iter().chain(network).collect()

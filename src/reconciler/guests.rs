@@ -297,6 +297,8 @@ pub(super) fn request_of(domain: &Domain, nic: &Nic) -> NicRequest {
         source: source_of(&nic.source),
         wish_network: wish.network,
         wish_port: wish.port,
+        wish_groups: wish.security_groups,
+        wish_port_security: wish.port_security,
         vlans: vlan.as_ref().map(|vlan| vlan.tags.iter().copied().collect()).unwrap_or_default(),
         native_vlan: vlan.as_ref().and_then(|vlan| vlan.native),
         trunk: vlan.as_ref().is_some_and(|vlan| vlan.trunk),

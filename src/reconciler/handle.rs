@@ -1,7 +1,10 @@
-use super::View;
+use super::{GroupCommand, View};
 use crate::{
     backend::{DriverError, StoreError},
-    intent::{IntentError, Network, NetworkDraft, NetworkId, Port, PortDraft, PortId, Subnet, SubnetDraft, SubnetId},
+    intent::{
+        AddressGroupId, IntentError, Network, NetworkDraft, NetworkId, Port, PortDraft, PortId, SecurityGroupId,
+        Subnet, SubnetDraft, SubnetId,
+    },
     net::{DnsRecord, RecordName},
 };
 use serde_json::{Map, Value};
@@ -26,6 +29,7 @@ pub enum Command {
     CreatePort(PortDraft, Reply<Port>),
     UpdatePort(PortId, Map<String, Value>, Reply<Port>),
     DeletePort(PortId, Reply<()>),
+    Group(GroupCommand),
     /// What a full pass would change now, as text, one line a change.
     Plan(Reply<Vec<String>>),
     /// Answered by a loop that is alive.
@@ -82,6 +86,12 @@ pub enum Notice {
     PortAdded(PortId),
     PortChanged(PortId),
     PortRemoved(PortId),
+    SecurityGroupAdded(SecurityGroupId),
+    SecurityGroupChanged(SecurityGroupId),
+    SecurityGroupRemoved(SecurityGroupId),
+    AddressGroupAdded(AddressGroupId),
+    AddressGroupChanged(AddressGroupId),
+    AddressGroupRemoved(AddressGroupId),
     LeasesChanged(NetworkId),
     /// Health, problems, libvirt's state.
     StatusChanged,

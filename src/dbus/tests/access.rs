@@ -1,5 +1,5 @@
 use super::{Bench, within};
-use crate::dbus::Access;
+use crate::dbus::{Access, Kind, proxy::ResourceProxy};
 use std::{
     collections::HashMap,
     os::unix::fs::PermissionsExt,
@@ -71,12 +71,27 @@ async fn polkit_decides() {
     polkit.answers(true, false);
     bench.populate().await;
     let asked = |action: &str| ("system-bus-name".to_owned(), format!("org.vmfabric1.{action}"), true);
-    assert_eq!(polkit.last_asked(), asked("manage-ports"));
+    assert_eq!(polkit.last_asked(), asked("manage-security-groups"));
 
     polkit.answers(false, false);
     let text = refused!(bench.create("subnet", &[("network", "blue".into())]).await, NotAuthorized);
     assert!(text.contains("org.vmfabric1.manage-subnets"), "{text}");
     let manager = bench.manager().await;
+    for kind in ["security_group", "address_group"] {
+        let text = refused!(bench.create(kind, &[("name", "x".into())]).await, NotAuthorized);
+        assert!(text.contains("org.vmfabric1.manage-security-groups"), "{text}");
+    }
+    let path = manager.get_security_group("web").await.expect("there");
+    let group = ResourceProxy::new(&bench.client, Kind::SecurityGroup, path).await.expect("proxy");
+    refused!(group.add_rule(&[("rule", "ingress any".into())].into()).await, NotAuthorized);
+    refused!(group.remove_rule("egress any").await, NotAuthorized);
+    refused!(group.update(&[("description", "x".into())].into()).await, NotAuthorized);
+    refused!(group.delete().await, NotAuthorized);
+    let path = manager.get_address_group("dc").await.expect("there");
+    let group = ResourceProxy::new(&bench.client, Kind::AddressGroup, path).await.expect("proxy");
+    refused!(group.add_addresses(&["192.0.2.1".into()]).await, NotAuthorized);
+    refused!(group.remove_addresses(&["192.0.2.7".into()]).await, NotAuthorized);
+    refused!(group.delete().await, NotAuthorized);
     refused!(manager.set_log_level("debug").await, NotAuthorized);
     assert_eq!(polkit.last_asked(), asked("set-log-level"));
     let network = manager.get_network("blue").await.expect("reading is free");

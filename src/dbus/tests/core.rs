@@ -3,7 +3,7 @@
 use crate::{
     backend::StoreError,
     intent::{Change, HostConfig, Intent, NetworkDraft, NetworkId, PortDraft, PortId, SubnetDraft, SubnetId, patched},
-    reconciler::{Command, CommandError, Handle, LibvirtStatus, Notice, View},
+    reconciler::{Command, CommandError, GroupCommand, Handle, LibvirtStatus, Notice, View},
 };
 use std::sync::{Arc, RwLock, RwLockWriteGuard};
 use tokio::sync::{broadcast, mpsc};
@@ -90,9 +90,27 @@ impl Core {
             Command::DeletePort(id, reply) => {
                 drop(reply.send(self.change(|_, _| Ok((Change::DeletePort(id), (), Notice::PortRemoved(id))))))
             }
+            Command::Group(command) => self.serve_group(command),
             Command::Plan(reply) => drop(reply.send(Ok(vec!["+ bridge vmf-blue".into()]))),
             Command::Ping(reply) | Command::Stop(reply) => drop(reply.send(Ok(()))),
         }
+    }
+
+    fn serve_group(&self, command: GroupCommand) {
+        let planned = command.plan(&self.handle.view().intent);
+        let result = planned.change.map_err(CommandError::from).and_then(|change| {
+            self.change(|_, _| {
+                let notice = match &change {
+                    Change::PutSecurityGroup(group) => Notice::SecurityGroupChanged(group.id),
+                    Change::DeleteSecurityGroup(id) => Notice::SecurityGroupRemoved(*id),
+                    Change::PutAddressGroup(group) => Notice::AddressGroupChanged(group.id),
+                    Change::DeleteAddressGroup(id) => Notice::AddressGroupRemoved(*id),
+                    other => panic!("{other:?} is not about a group"),
+                };
+                Ok((change, (), notice))
+            })
+        });
+        (planned.answer)(result);
     }
 
     pub fn create_network(&self, draft: NetworkDraft) -> Result<crate::intent::Network, CommandError> {

@@ -54,6 +54,16 @@ async fn the_files_say_what_is_exported() {
             manager.get_port("web").await.expect("there").to_string(),
             include_str!("../../../dbus/org.vmfabric1.Port.xml"),
         ),
+        (
+            "org.vmfabric1.SecurityGroup",
+            manager.get_security_group("web").await.expect("there").to_string(),
+            include_str!("../../../dbus/org.vmfabric1.SecurityGroup.xml"),
+        ),
+        (
+            "org.vmfabric1.AddressGroup",
+            manager.get_address_group("dc").await.expect("there").to_string(),
+            include_str!("../../../dbus/org.vmfabric1.AddressGroup.xml"),
+        ),
     ];
     for (name, path, file) in objects {
         let proxy = zbus::Proxy::new(&bench.client, "org.vmfabric1", path, name).await.expect("proxy");
@@ -71,6 +81,8 @@ fn every_property_that_signals_changes_is_compared() {
         ("Network", include_str!("../../../dbus/org.vmfabric1.Network.xml")),
         ("Subnet", include_str!("../../../dbus/org.vmfabric1.Subnet.xml")),
         ("Port", include_str!("../../../dbus/org.vmfabric1.Port.xml")),
+        ("SecurityGroup", include_str!("../../../dbus/org.vmfabric1.SecurityGroup.xml")),
+        ("AddressGroup", include_str!("../../../dbus/org.vmfabric1.AddressGroup.xml")),
     ];
     let source = include_str!("../info.rs");
     for (kind, file) in files {

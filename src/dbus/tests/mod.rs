@@ -14,6 +14,7 @@ mod access;
 pub mod bus;
 mod calls;
 pub mod core;
+mod groups;
 mod introspection;
 mod signals;
 
@@ -104,6 +105,8 @@ impl Bench {
         within(async {
             match kind {
                 "network" => manager.create_network(&properties).await,
+                "security_group" => manager.create_security_group(&properties).await,
+                "address_group" => manager.create_address_group(&properties).await,
                 "subnet" => manager.create_subnet(&properties).await,
                 _ => manager.create_port(&properties).await,
             }
@@ -119,11 +122,14 @@ impl Bench {
         within(proxy.get_all(interface)).await.expect("the object has properties")
     }
 
-    /// Network blue with 10.0.0.0/24, and port web on it.
+    /// Network blue with 10.0.0.0/24, and port web on it; security group web and address group dc.
     pub async fn populate(&self) {
         self.create("network", &[("name", "blue".into())]).await.expect("network");
         let subnet = [("network", "blue".into()), ("cidr", "10.0.0.0/24".into()), ("forward", "nat".into())];
         self.create("subnet", &subnet).await.expect("subnet");
         self.create("port", &[("network", "blue".into()), ("name", "web".into())]).await.expect("port");
+        self.create("security_group", &[("name", "web".into())]).await.expect("security group");
+        let addresses = vec!["192.0.2.7", "2001:db8::/32"];
+        self.create("address_group", &[("name", "dc".into()), ("addresses", addresses.into())]).await.expect("group");
     }
 }

@@ -239,7 +239,7 @@ fn is_element(element: &str) -> bool {
             let first = part.bytes().next();
             let plain = |b: u8| b.is_ascii_hexdigit() || matches!(b, b'.' | b':' | b'/' | b'x');
             first.is_some_and(|b| b.is_ascii_hexdigit() || b == b':') && part.bytes().all(plain)
-                || matches!(part, "tcp" | "udp" | "sctp" | "icmp" | "ipv6-icmp")
+                || matches!(part, "tcp" | "udp" | "sctp" | "udplite" | "dccp")
         }
     };
     value_is_good && key.split(" . ").all(part_is_good)
