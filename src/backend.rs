@@ -51,6 +51,8 @@ pub enum DriverError {
     Netlink(String),
     #[error("nftables: {0}")]
     Nftables(String),
+    #[error("firewalld: {0}")]
+    Firewalld(String),
     #[error("{path}: {source}")]
     Io { path: String, source: std::io::Error },
     #[error("vmfabricd lacks the right to change this host's network; run it as root, or give it CAP_NET_ADMIN")]
@@ -86,6 +88,8 @@ pub enum LinkEvent {
     Layer3,
     /// Somebody else changed our nftables tables.
     Tables,
+    /// Somebody changed other packet filters.
+    Neighbours,
     /// Messages were lost, or are too many to tell one by one: observe everything.
     Overrun,
 }

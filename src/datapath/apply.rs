@@ -1,7 +1,10 @@
 //! What each change does to a state: the model that the simulated host runs on, and that keeps the daemon's picture of
 //! the real one current between observations.
 
-use super::{Change, Datapath, Family, LinkChange, LinkKind, Set, Sysctl, Table, VlanEntry, change::Mismatch};
+use super::{
+    Admission, Change, Datapath, Family, LinkChange, LinkKind, Neighbour, Set, Sysctl, Table, VlanEntry,
+    change::Mismatch,
+};
 use crate::net::{IfName, VlanId};
 use std::collections::BTreeSet;
 
@@ -84,8 +87,16 @@ impl Datapath {
             Change::DeleteElements { family, set, elements } => {
                 self.set_mut(*family, set)?.elements.retain(|element| !elements.contains(element));
             }
+            Change::Admit { at, admissions } => self.admissions_mut(*at)?.extend(admissions.iter().cloned()),
+            Change::Withdraw { at, admissions } => {
+                self.admissions_mut(*at)?.retain(|admission| !admissions.contains(admission));
+            }
         }
         Ok(())
+    }
+
+    fn admissions_mut(&mut self, at: Neighbour) -> Result<&mut BTreeSet<Admission>, Mismatch> {
+        self.admissions.get_mut(&at).ok_or(Mismatch::NoNeighbour(at))
     }
 
     fn table_mut(&mut self, family: Family) -> Result<&mut Table, Mismatch> {

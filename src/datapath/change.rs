@@ -1,4 +1,4 @@
-use super::{Address, Datapath, Family, Link, Sysctl, Table, Text, VlanEntry};
+use super::{Address, Admission, Datapath, Family, Link, Neighbour, Sysctl, Table, Text, VlanEntry};
 use crate::net::{IfName, MacAddr, VlanId};
 use std::{collections::BTreeSet, fmt};
 
@@ -80,6 +80,15 @@ pub enum Change {
         family: Family,
         set: String,
         elements: BTreeSet<String>,
+    },
+    /// Puts entries of ours into a packet filter that others run.
+    Admit {
+        at: Neighbour,
+        admissions: BTreeSet<Admission>,
+    },
+    Withdraw {
+        at: Neighbour,
+        admissions: BTreeSet<Admission>,
     },
 }
 
@@ -170,17 +179,19 @@ impl fmt::Display for Change {
             Change::DeleteElements { family, set, elements } | Change::ForgetElements { family, set, elements } => {
                 write!(f, "- nftables {family} {set}: {}", Listed(elements))
             }
+            Change::Admit { at, admissions } => write!(f, "+ {at}: {}", Listed(admissions)),
+            Change::Withdraw { at, admissions } => write!(f, "- {at}: {}", Listed(admissions)),
         }
     }
 }
 
-struct Listed<'a>(&'a BTreeSet<String>);
+struct Listed<'a, T>(&'a BTreeSet<T>);
 
-impl fmt::Display for Listed<'_> {
+impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;
         for (i, element) in self.0.iter().take(SHOWN).enumerate() {
-            write!(f, "{}{}", if i == 0 { "" } else { ", " }, element.replace('"', ""))?;
+            write!(f, "{}{}", if i == 0 { "" } else { ", " }, element.to_string().replace('"', ""))?;
         }
         if self.0.len() > SHOWN { write!(f, " and {} more", self.0.len() - SHOWN) } else { Ok(()) }
     }
@@ -229,6 +240,8 @@ pub enum Mismatch {
     NoTable(Family),
     #[error("table {0} vmfabric has no set {1}")]
     NoSet(Family, String),
+    #[error("there is no {0}")]
+    NoNeighbour(Neighbour),
 }
 
 impl Datapath {

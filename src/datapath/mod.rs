@@ -6,11 +6,13 @@ mod apply;
 mod change;
 mod connection;
 mod link;
+mod neighbour;
 mod table;
 
 pub use change::{Change, LinkChange, Mismatch};
 pub use connection::{Connection, Tuple, TupleUpper};
 pub use link::{Address, BridgeSettings, Link, LinkKind, OWNED, VlanEntry, owned_alias};
+pub use neighbour::{Admission, Iptables, Neighbour, Obstacle, ProtocolName, TAG, UserChain, ZONE};
 pub use table::{BOUND, Family, Set, Table, Text, element_link, link_element};
 
 use crate::net::{IfName, VlanId};
@@ -26,6 +28,8 @@ pub struct Datapath {
     pub sysctls: BTreeMap<Sysctl, String>,
     /// Our own nftables tables, each named `vmfabric`.
     pub tables: BTreeMap<Family, Table>,
+    /// Our entries in packet filters that others run. Observed: each that is there, with entries or without.
+    pub admissions: BTreeMap<Neighbour, BTreeSet<Admission>>,
 }
 
 /// A kernel parameter under `/proc/sys` (kernel `Documentation/networking/ip-sysctl.rst`).
@@ -66,6 +70,10 @@ pub struct Observed {
     /// Links that a default route leaves by.
     pub default_route_links: BTreeSet<IfName>,
     pub capabilities: Capabilities,
+    /// What others' packet filters do that ours cannot mend.
+    pub obstacles: BTreeSet<Obstacle>,
+    /// Links that somebody has put into another zone of firewalld than ours.
+    pub zoned: BTreeSet<IfName>,
 }
 
 /// Parts that kernels may lack.

@@ -3,6 +3,7 @@
 //! The order is what safety needs: filters come before links, links before forwarding, and a guest's port enters the
 //! set of those that may speak last; what goes leaves that set first.
 
+mod admissions;
 mod links;
 mod tables;
 mod vlans;
@@ -40,6 +41,7 @@ impl Scope<'_> {
 pub fn diff(observed: &Datapath, desired: &Datapath, scope: Scope<'_>) -> Vec<Change> {
     let mut context = Context { observed, desired, scope, changes: Vec::new() };
     context.withdraw_elements();
+    context.withdraw_admissions();
     context.release_links();
     context.install_tables();
     context.make_bridges();
@@ -47,6 +49,7 @@ pub fn diff(observed: &Datapath, desired: &Datapath, scope: Scope<'_>) -> Vec<Ch
     context.make_gateways();
     context.set_sysctls();
     context.raise_links();
+    context.admit();
     context.admit_elements();
     context.remove_tables();
     context.changes

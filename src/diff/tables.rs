@@ -72,6 +72,8 @@ impl Context<'_> {
         for (name, set) in want.sets.iter().filter(|(name, _)| *name != LAST) {
             let had = have.sets.get(name);
             let gone: BTreeSet<String> = match had {
+                // They were withdrawn before.
+                Some(_) if self.scope.is_full() && family == Family::Inet => BTreeSet::new(),
                 Some(had) if self.scope.is_full() => {
                     minus(&had.elements, Some(&set.elements)).into_iter().filter(|e| !self.is_departing(e)).collect()
                 }

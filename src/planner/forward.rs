@@ -2,7 +2,7 @@
 
 use super::{Plan, l3::Gateway};
 use crate::{
-    datapath::{Family, Set, Table, Text, link_element},
+    datapath::{Family, ProtocolName, Set, Table, Text, link_element},
     intent::{Forward, HostConfig},
 };
 use std::collections::BTreeSet;
@@ -55,7 +55,7 @@ pub(super) fn plan_forward_table(host: &HostConfig, gateways: &[Gateway], plan: 
     let blocks = |forward| -> BTreeSet<String> {
         gateways.iter().filter(|g| g.forward == forward).map(|g| g.cidr.to_string()).collect()
     };
-    let opened = host.host_services.iter().map(|s| format!("{} . {}", protocol_name(s.protocol), s.port));
+    let opened = host.host_services.iter().map(|s| format!("{} . {}", ProtocolName(s.protocol), s.port));
     let mut elements = [
         gateways.iter().map(|g| link_element(&g.link)).collect(),
         gateways.iter().map(|g| format!("{0} . {0}", link_element(&g.link))).collect(),
@@ -72,16 +72,4 @@ pub(super) fn plan_forward_table(host: &HostConfig, gateways: &[Gateway], plan: 
         foreign: false,
     };
     plan.desired.tables.insert(Family::Inet, table);
-}
-
-/// As nft lists it.
-fn protocol_name(protocol: u8) -> String {
-    match protocol {
-        6 => "tcp".into(),
-        17 => "udp".into(),
-        33 => "dccp".into(),
-        132 => "sctp".into(),
-        136 => "udplite".into(),
-        other => other.to_string(),
-    }
 }

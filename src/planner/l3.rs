@@ -98,14 +98,19 @@ fn report_overlap(input: Input<'_>, subnet: &Subnet, plan: &mut Plan) {
     }
 }
 
+/// Links of others that guests' packets leave by.
+pub(super) fn outward<'a>(input: Input<'a>) -> impl Iterator<Item = &'a IfName> {
+    let links = &input.observed.datapath.links;
+    let named = input.observed.default_route_links.iter().chain(&input.host.egress);
+    named.filter(|link| links.get(*link).is_some_and(|link| !link.is_owned()))
+}
+
 /// Forwarding is on where guests' packets come in, and where their answers do, and nowhere else.
 pub(super) fn plan_forwarding(input: Input<'_>, gateways: &[Gateway], plan: &mut Plan) {
     let forwarding: Vec<_> = gateways.iter().filter(|gateway| gateway.forward != Forward::None).collect();
     let sysctls = &mut plan.desired.sysctls;
     if !forwarding.is_empty() {
-        let links = &input.observed.datapath.links;
-        let outward = input.observed.default_route_links.iter().chain(&input.host.egress);
-        for link in outward.filter(|link| links.get(*link).is_some_and(|link| !link.is_owned())) {
+        for link in outward(input) {
             sysctls.insert(Sysctl::Ipv4Forwarding(link.clone()), "1".into());
         }
         for gateway in forwarding {

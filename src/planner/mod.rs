@@ -4,6 +4,7 @@ mod bridge;
 mod filter;
 mod forward;
 mod l3;
+mod neighbours;
 mod port;
 mod problem;
 
@@ -50,6 +51,7 @@ pub fn plan(input: Input<'_>) -> Plan {
     l3::plan_forwarding(input, &gateways, &mut plan);
     filter::plan_filters(input, &bridges, &mut plan);
     forward::plan_forward_table(input.host, &gateways, &mut plan);
+    neighbours::plan_admissions(input, &bridges, &gateways, &mut plan);
     plan
 }
 

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::{
-    datapath::{BridgeSettings, Capabilities, Link, LinkKind, VlanEntry},
+    datapath::{
+        Admission, BridgeSettings, Capabilities, Iptables, Link, LinkKind, Neighbour, Obstacle, UserChain, VlanEntry,
+    },
     diff::{Scope, diff},
     intent::*,
     net::{AddressRange, MacAddr, VlanId},
@@ -53,6 +55,10 @@ pub(crate) fn bare_host(taps: usize) -> Observed {
     for tap in 0..taps {
         state.links.insert(if_name(&format!("vnet{tap}")), link("tun"));
     }
+    for tables in Iptables::ALL {
+        state.admissions.extend(UserChain::ALL.map(|chain| (Neighbour::Chain(tables, chain), BTreeSet::new())));
+    }
+    state.admissions.insert(Neighbour::Firewalld, BTreeSet::new());
     observed
 }
 
@@ -218,6 +224,7 @@ proptest! {
         }
         prop_assert!(host.datapath.links.values().all(|link| !link.is_owned()));
         prop_assert!(host.datapath.tables.is_empty());
+        prop_assert!(host.datapath.admissions.values().all(BTreeSet::is_empty));
         prop_assert!(host.datapath.links.keys().all(|name| !name.as_str().starts_with("vmf-")));
     }
 
@@ -339,4 +346,54 @@ fn an_address_that_the_uplink_gets_later_cuts_nobody_off() {
     let (mut bare, address) = (bare_host(1), (if_name("eth1"), "192.0.2.1/24".parse().expect("address")));
     bare.datapath.addresses.insert(address);
     assert!(!plan_of(&bare, &intent, &attachments).desired.links.contains_key(&if_name("eth1")));
+}
+
+#[test]
+fn others_filters_let_pass_what_ours_judge() {
+    // A NAT network on a bridge of its own, one in a VLAN, and one without a gateway.
+    let networks = vec![(0, 10, Some(Forward::Nat)), (2, 20, Some(Forward::Routed)), (3, 30, None)];
+    let (intent, attachments) = build(&Sketch { networks, ports: Vec::new() });
+    let mut host = bare_host(0);
+    let stranger = Admission::Zone(if_name("dummy0"));
+    host.datapath.admissions.insert(Neighbour::Firewalld, BTreeSet::from([stranger.clone()]));
+    settle(&mut host, &intent, &attachments);
+    let shown = |at: Neighbour| host.datapath.admissions[&at].iter().map(ToString::to_string).collect::<Vec<_>>();
+    let bridge = intent.networks().find_map(|network| network.bridge.clone()).expect("a bridge of its own");
+    let [v4, v6] = [Iptables { legacy: false, ipv6: false }, Iptables { legacy: true, ipv6: true }];
+    for chain in [UserChain::DockerUser, UserChain::UfwForward] {
+        let mut expected = vec![
+            format!("accept to {bridge}"),
+            "accept to vmf-lan.20".into(),
+            format!("accept {bridge} to eth0"),
+            "accept vmf-lan.20 to eth0".into(),
+            "accept br0 to br0".into(),
+            "accept vmf-lan to vmf-lan".into(),
+        ];
+        expected.sort();
+        let mut is = shown(Neighbour::Chain(v4, chain));
+        is.sort();
+        assert_eq!(is, expected);
+        // IPv6 is bridged alone.
+        assert!(shown(Neighbour::Chain(v6, chain)).contains(&format!("accept {bridge} to {bridge}")));
+        assert_eq!(shown(Neighbour::Chain(v6, chain)).len(), 3);
+    }
+    let input = shown(Neighbour::Chain(v4, UserChain::UfwInput));
+    assert!(input.contains(&format!("accept from {bridge} to udp/53")) && input.len() == 6, "{input:?}");
+    let zone = shown(Neighbour::Firewalld);
+    assert!(zone.contains(&"dummy0".into()) && zone.contains(&"vmf-lan".into()) && !zone.contains(&"br0".into()));
+    settle(&mut host, &Intent::default(), &BTreeMap::new());
+    let left: BTreeSet<_> = host.datapath.admissions.values().flatten().cloned().collect();
+    assert_eq!(left, [stranger].into(), "what somebody else put into the zone stays");
+}
+
+#[test]
+fn what_others_drop_for_good_is_said() {
+    let (mut host, intent, attachments) = host_with_a_vlan_guest();
+    host.obstacles.insert(Obstacle::NoZone);
+    let problems = plan_of(&host, &intent, &attachments).problems;
+    assert!(
+        problems[0].subject == Subject::Host && problems[0].message.contains("firewall-cmd --reload"),
+        "{problems:?}"
+    );
+    assert!(plan_of(&host, &Intent::default(), &BTreeMap::new()).problems.is_empty(), "nobody is kept from anything");
 }

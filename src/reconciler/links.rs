@@ -38,7 +38,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                     tracing::warn!("somebody changed nftables table vmfabric; it is put right");
                     self.mark_dirty();
                 }
-                LinkEvent::Layer3 | LinkEvent::Overrun => self.mark_dirty(),
+                LinkEvent::Layer3 | LinkEvent::Neighbours | LinkEvent::Overrun => self.mark_dirty(),
             }
         }
         if !changed.is_empty() {

@@ -8,6 +8,7 @@ mod changer;
 mod conntrack;
 mod decode;
 mod encode;
+mod iptables;
 mod namespace;
 mod netlink;
 mod nft;
@@ -15,7 +16,7 @@ mod observe;
 mod watch;
 mod watch_tables;
 
-pub use watch::watch;
+pub use watch::{CAPACITY, watch, watch_into};
 
 use crate::{
     backend::{ApplyError, Driver, DriverError},

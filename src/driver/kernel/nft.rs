@@ -31,6 +31,11 @@ impl Nft {
         list(&mut self.context, family).map_err(error)
     }
 
+    /// Every chain of every table, whosever it is.
+    pub fn chains(&mut self) -> Result<Vec<Chain>, DriverError> {
+        self.context.run("list chains").map(|text| parse_chains(&text)).map_err(error)
+    }
+
     /// All of the changes, or none.
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), DriverError> {
         let Err(text) = self.context.run(&transaction(changes)?) else { return Ok(()) };
@@ -48,6 +53,39 @@ impl Nft {
         }
         self.context.run(&transaction(&narrowed)?).map(drop).map_err(error)
     }
+}
+
+/// A chain, as others make them too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Chain {
+    pub family: String,
+    pub table: String,
+    pub name: String,
+    /// Of a base chain: the hook, and whether it drops what no rule decides on.
+    pub base: Option<(String, bool)>,
+}
+
+fn parse_chains(text: &str) -> Vec<Chain> {
+    let (mut chains, mut family, mut table) = (Vec::<Chain>::new(), String::new(), String::new());
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["table", of, name, "{"] => (family, table) = ((*of).to_owned(), (*name).to_owned()),
+            ["chain", name, "{"] => chains.push(Chain {
+                family: family.clone(),
+                table: table.clone(),
+                name: (*name).to_owned(),
+                base: None,
+            }),
+            ["type", "filter", "hook", hook, rest @ ..] => {
+                if let Some(chain) = chains.last_mut() {
+                    chain.base = Some(((*hook).to_owned(), rest.ends_with(&["policy", "drop;"])));
+                }
+            }
+            _ => {}
+        }
+    }
+    chains
 }
 
 /// What nft lists for each table once it is loaded: to be run in a namespace that nobody uses.

@@ -50,7 +50,16 @@ impl Worker {
         for family in [Family::Bridge, Family::Inet] {
             datapath.tables.extend(self.nft.observe(family)?.map(|table| (family, table)));
         }
-        Ok(Observed { datapath, default_route_links, capabilities: self.capabilities })
+        let chains = self.nft.chains()?;
+        let mut obstacles = BTreeSet::new();
+        datapath.admissions = self.neighbours(&chains, &mut obstacles)?;
+        Ok(Observed {
+            datapath,
+            default_route_links,
+            capabilities: self.capabilities,
+            obstacles,
+            zoned: BTreeSet::new(),
+        })
     }
 
     pub(super) fn observe_links(&mut self, links: &BTreeSet<IfName>) -> Result<Datapath, DriverError> {

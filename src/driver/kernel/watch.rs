@@ -16,7 +16,7 @@ use std::{collections::HashMap, future::poll_fn, io};
 use tokio::sync::mpsc;
 
 /// Events that wait for their reader.
-const CAPACITY: usize = 4096;
+pub const CAPACITY: usize = 4096;
 /// Bytes that wait in the kernel, some thousand messages.
 const RECEIVE_BUFFER: usize = 8 << 20;
 const DATAGRAM: usize = 64 * 1024;
@@ -28,14 +28,20 @@ const GROUPS: u32 = 1 << 0 | 1 << 4 | 1 << 6;
 /// is dropped. Events that do not fit into the channel, or that the kernel had no room for, come as one
 /// [`LinkEvent::Overrun`]. To be called within a tokio runtime.
 pub fn watch() -> Result<mpsc::Receiver<LinkEvent>, DriverError> {
+    let (events, receiver) = mpsc::channel(CAPACITY);
+    watch_into(events)?;
+    Ok(receiver)
+}
+
+/// The same, into a channel that others tell of too.
+pub fn watch_into(events: mpsc::Sender<LinkEvent>) -> Result<(), DriverError> {
     let socket = open().map_err(|error| DriverError::Netlink(format!("links cannot be watched: {error}")))?;
     // After the subscription, so that no link is missed.
     let names = names(&dump_links(&mut Netlink::open()?)?);
-    let (events, receiver) = mpsc::channel(CAPACITY);
     super::watch_tables::watch(events.clone())
         .map_err(|error| DriverError::Netlink(format!("nftables cannot be watched: {error}")))?;
     tokio::spawn(Watcher { socket, events, names, overrun: false }.run());
-    Ok(receiver)
+    Ok(())
 }
 
 fn open() -> io::Result<TokioSocket> {

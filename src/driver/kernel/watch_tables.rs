@@ -1,12 +1,13 @@
-//! Who touches our nftables tables besides us, as the kernel tells it (`NFNLGRP_NFTABLES`).
+//! Who touches our nftables tables besides us, and whether others' tables change, as the kernel tells it
+//! (`NFNLGRP_NFTABLES`).
 
 use super::{THREAD, netlink::HEADER};
 use crate::backend::LinkEvent;
 use netlink_packet_core::{NetlinkBuffer, NlasIterator};
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_NETFILTER};
 use nix::sys::socket::{setsockopt, sockopt};
-use std::{future::poll_fn, io};
-use tokio::sync::mpsc;
+use std::{future::poll_fn, io, time::Duration};
+use tokio::{sync::mpsc, time::Instant};
 
 const DATAGRAM: usize = 64 * 1024;
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -16,12 +17,17 @@ const SUBSYSTEM: u16 = 10;
 /// `NFT_MSG_NEWGEN`, which ends a transaction, and its `NFTA_GEN_PROC_NAME` (linux/netfilter/nf_tables.h).
 const NEWGEN: u16 = 15;
 const PROCESS: u16 = 3;
+/// `NFT_MSG_NEWTABLE` to `NFT_MSG_DELRULE`, but for the questions among them: tables, chains, rules.
+const STRUCTURE: [u16; 6] = [0, 2, 3, 5, 6, 8];
+/// Others' tables may change all the time: that is told so often at most.
+const PAUSE: Duration = Duration::from_secs(1);
 /// The first attribute of every message about a part of a table is the table's name.
 const TABLE: u16 = 1;
 /// Of `struct nfgenmsg`.
 const FAMILY_HEADER: usize = 4;
 
-/// Tells [`LinkEvent::Tables`] whenever another process has changed a table named as ours, until the receiver is gone.
+/// Tells [`LinkEvent::Tables`] whenever another process has changed a table named as ours, and [`LinkEvent::Neighbours`]
+/// when chains or rules of other tables have changed, until the receiver is gone.
 pub(super) fn watch(events: mpsc::Sender<LinkEvent>) -> io::Result<()> {
     let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
     if setsockopt(socket.socket_ref(), sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
@@ -34,49 +40,76 @@ pub(super) fn watch(events: mpsc::Sender<LinkEvent>) -> io::Result<()> {
 
 async fn run(socket: TokioSocket, events: mpsc::Sender<LinkEvent>) {
     let (mut buffer, mut reader) = (Vec::with_capacity(DATAGRAM), Reader::default());
+    // When others' changes were told last, and when they are to be told again.
+    let (mut told, mut due) = (None::<Instant>, None::<Instant>);
     loop {
         buffer.clear();
-        let touched = tokio::select! {
+        let seen = tokio::select! {
             () = events.closed() => return,
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                (told, due) = (Some(Instant::now()), None);
+                if events.send(LinkEvent::Neighbours).await.is_err() {
+                    return;
+                }
+                continue;
+            }
             received = poll_fn(|cx| socket.poll_recv(cx, &mut buffer)) => match received {
                 Ok(()) if buffer.len() < DATAGRAM => reader.read(&buffer),
-                Ok(()) => true,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => true,
+                Ok(()) => Seen::ALL,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => Seen::default(),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Seen::ALL,
                 Err(error) => return tracing::error!(%error, "nftables are no longer watched"),
             },
         };
-        if touched && events.send(LinkEvent::Tables).await.is_err() {
+        if seen.others && due.is_none() {
+            let now = Instant::now();
+            due = Some(told.map_or(now, |told| now.max(told + PAUSE)));
+        }
+        if seen.ours && events.send(LinkEvent::Tables).await.is_err() {
             return;
         }
     }
 }
 
+/// What messages tell.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    /// Somebody else changed a table of ours.
+    ours: bool,
+    /// Chains or rules of other tables are not what they were.
+    others: bool,
+}
+
+impl Seen {
+    const ALL: Seen = Seen { ours: true, others: true };
+}
+
 #[derive(Debug, Default)]
 struct Reader {
-    /// The transaction that is being told concerns a table of ours.
-    ours: bool,
+    /// What the transaction that is being told concerns.
+    under_way: Seen,
 }
 
 impl Reader {
-    /// Whether somebody else changed a table of ours.
-    fn read(&mut self, mut datagram: &[u8]) -> bool {
-        let mut touched = false;
+    fn read(&mut self, mut datagram: &[u8]) -> Seen {
+        let mut seen = Seen::default();
         while !datagram.is_empty() {
-            let Ok(message) = NetlinkBuffer::new_checked(datagram) else { return true };
+            let Ok(message) = NetlinkBuffer::new_checked(datagram) else { return Seen::ALL };
             let length = message.length() as usize;
             let attributes = datagram.get(HEADER + FAMILY_HEADER..length).unwrap_or_default();
             match (message.message_type() >> 8, message.message_type() & 0xff) {
                 (SUBSYSTEM, NEWGEN) => {
-                    let ours = std::mem::take(&mut self.ours);
-                    touched |= ours && !says(attributes, PROCESS, THREAD);
+                    let done = std::mem::take(&mut self.under_way);
+                    seen.ours |= done.ours && !says(attributes, PROCESS, THREAD);
+                    seen.others |= done.others;
                 }
-                (SUBSYSTEM, _) => self.ours |= says(attributes, TABLE, "vmfabric"),
+                (SUBSYSTEM, _) if says(attributes, TABLE, "vmfabric") => self.under_way.ours = true,
+                (SUBSYSTEM, kind) => self.under_way.others |= STRUCTURE.contains(&kind),
                 _ => {}
             }
             datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
-        touched
+        seen
     }
 }
 
