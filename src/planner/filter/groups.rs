@@ -227,10 +227,12 @@ fn known_addresses(intent: &Intent, port: &Port, network: &Network) -> Vec<IpNet
 fn program(groups: &[String], stateful: bool, way: &str) -> String {
     let mut text = String::new();
     if stateful {
-        let _ = writeln!(text, "ct state established,related accept\nct state invalid goto drop_invalid_{way}");
+        let _ = writeln!(text, "ct state established,related accept");
     }
+    // Before `invalid`, which is what the host's own ARP and DHCP answers are: they never meet connection tracking.
     let _ = writeln!(text, "jump config_{way}");
     if stateful {
+        let _ = writeln!(text, "ct state invalid goto drop_invalid_{way}");
         // What was revoked must not come back to life from the other side.
         let _ = writeln!(text, "tcp flags & (fin | syn | rst | ack) != syn ct state new goto drop_group_{way}");
     }
