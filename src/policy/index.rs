@@ -1,3 +1,4 @@
+use super::source::{eui64, mac_of_link_local};
 use crate::{
     intent::{
         Forward, Intent, Network, NetworkId, Port, PortId, Protection, Remote, SecurityGroup, SecurityGroupId, Subnet,
@@ -57,7 +58,10 @@ impl<'a> Policy<'a> {
             host_addresses: intent.subnets().filter_map(|subnet| subnet.host_address).collect(),
         };
         for port in intent.ports() {
-            let pairs = port.security.address_pairs.iter().map(|pair| (pair.ip, port.id));
+            let pairs = port.security.address_pairs.iter().flat_map(|pair| {
+                let local = pair.mac.map(|mac| IpNet::from(IpAddr::V6(eui64(mac.octets()))));
+                [Some(pair.ip), local].into_iter().flatten().map(|net| (net, port.id))
+            });
             if !port.security.address_pairs.is_empty() {
                 policy.pairs.entry(port.network).or_default().extend(pairs);
             }
@@ -123,13 +127,18 @@ impl<'a> Policy<'a> {
         self.host_addresses.contains(&address)
     }
 
-    /// Ports of a network that an address belongs to: its fixed address, or one of its pairs.
+    /// Ports of a network that an address belongs to: its fixed address, one of its pairs, or the link-local one of its
+    /// MAC address.
     pub(super) fn holders(&self, network: NetworkId, address: IpAddr) -> Vec<&'a Port> {
         let fixed = self.intent.subnets_of(network).filter(|subnet| subnet.cidr.contains(&address));
         let fixed = fixed.filter_map(|subnet| self.intent.address_holder(subnet.id, address));
         let pairs = self.pairs.get(&network).into_iter().flatten();
         let pairs = pairs.filter(|(net, _)| net.contains(&address)).map(|(_, port)| *port);
-        let mut ids: Vec<PortId> = fixed.chain(pairs).collect();
+        let local = match address {
+            IpAddr::V6(address) => mac_of_link_local(address).and_then(|mac| self.intent.port_by_mac(network, mac)),
+            IpAddr::V4(_) => None,
+        };
+        let mut ids: Vec<PortId> = fixed.chain(pairs).chain(local.map(|port| port.id)).collect();
         ids.dedup();
         ids.into_iter().filter_map(|id| self.intent.port(id)).collect()
     }

@@ -333,6 +333,8 @@ fn connections_end_with_the_rule_that_let_them_in() {
     ] {
         assert!(ends(&intent, &gone), "{gone}");
     }
+    // Link-local addresses are of ports too, and no rule here lets IPv6 in.
+    assert!(ends(&intent, &connection(1, "fe80::5054:ff:fe00:14", "fe80::5054:ff:fe00:11", 80)));
     // 11 leaves WEB: what it was let to as a member ends, and what it sent by WEB's rule; what others let in stays.
     let mut after = intent.clone();
     let moved = Change::PutPort(port(11, 1, Some((1, "10.0.0.11")), None));
