@@ -3,6 +3,7 @@
 use super::{Engine, Outlets, Problem, Subject};
 use crate::{
     backend::{Driver, DriverError, Store},
+    intent::Network,
     policy::{Policy, revoked},
 };
 use std::collections::BTreeSet;
@@ -34,13 +35,16 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     async fn end_revoked(&mut self) -> Result<usize, DriverError> {
         let zones: BTreeSet<u16> = {
             let view = self.view();
-            view.intent.networks().map(|network| network.zone).chain([0]).collect()
+            let trunks = view.intent.ports().filter_map(|port| port.trunk.as_ref());
+            let vlans = trunks.flat_map(|trunk| &trunk.tagged).map(|vid| Network::VLAN_ZONES + vid.get());
+            view.intent.networks().map(|network| network.zone).chain(vlans).chain([0]).collect()
         };
         let connections = self.driver.connections(&zones).await?;
         let host: BTreeSet<_> = self.observed.datapath.addresses.iter().map(|(_, address)| address.addr()).collect();
         let ended: Vec<_> = {
             let view = self.view();
-            let policy = Policy::new(&view.intent, &[]);
+            let services: Vec<(u8, u16)> = view.host.host_services.iter().map(|s| (s.protocol, s.port)).collect();
+            let policy = Policy::new(&view.intent, &services);
             revoked(&policy, &connections, &host).into_iter().cloned().collect()
         };
         for connection in &ended {
