@@ -16,6 +16,7 @@ import uuid
 from frames import *
 
 LOGS = "/run/rig"
+_reading = threading.RLock()
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -37,7 +38,6 @@ class Vantage:
 
     def __init__(self, name, fd):
         self.name, self.fd, self.frames, self.watch = name, fd, [], None
-        self.lock = threading.Lock()
         os.set_blocking(fd, False)
         Vantage.all.append(self)
 
@@ -157,9 +157,10 @@ class Guest(Vantage):
         run("vmfabric-hook", "qemu", name, operation, "begin", "-", stdin=definition)
 
     def close(self):
-        Vantage.all.remove(self)
-        del Guest.by_name[self.name]
-        os.close(self.fd)
+        with _reading:  # whose descriptor it is next must not be read
+            Vantage.all.remove(self)
+            del Guest.by_name[self.name]
+            os.close(self.fd)
 
     def take(self, frame):
         super().take(frame)
@@ -194,9 +195,13 @@ class Guest(Vantage):
 def pump(wait=0.0):
     """Reads all that is there, and waits for something that long."""
     readable = [vantage.fd for vantage in Vantage.all]
-    select.select(readable, [], [], wait)
-    for vantage in list(Vantage.all):
-        vantage.read()
+    try:
+        select.select(readable, [], [], wait)
+    except OSError:  # one was closed meanwhile
+        pass
+    with _reading:
+        for vantage in Vantage.all:
+            vantage.read()
 
 
 def until(condition, seconds=10.0):
