@@ -283,6 +283,31 @@ sender.stop()
 run("ip", "link", "delete", "hot")
 again.close()
 
+# The same on a local network, whose bridge knows no VLANs.
+if not existing:
+    vmfabric("network", "create", "home")
+    vmfabric("subnet", "create", "home", "10.0.30.0/24", "--forward", "none")
+    bridge = next(n["bridge"] for n in json.loads(vmfabric("network", "list", "--json")) if n["name"] == "home")
+    witness = Guest("h1", "home", bridge, "10.0.30.11", number=0x31).start()
+    witness.watch = watch
+    local = Guest("local", "home", bridge, "10.0.30.66", number=0x66).start()
+    stop_daemon(9)
+    run("ip", "link", "delete", "local")
+    local.close()
+    enter("local")
+    local = Guest("local", "home", bridge, "10.0.30.67", None, number=0x67, prepared=False)
+    sender = Sender(local)
+    local.plug()
+    sender.goes_on()
+    judge("another's tap of the same name on a local network, plugged in without a daemon", phase, silent=True)
+    enter("local daemon")
+    start_daemon()
+    sender.goes_on()
+    judge("… and when the daemon is back", phase, silent=True)
+    sender.stop()
+    run("ip", "link", "delete", "local")
+    local.close()
+
 # The measure of it all: the same frames from a port without port security are seen.
 enter("control")
 control = Guest("control", "v10", BRIDGE, "10.0.10.70", ["--port-security", "off"], number=0x70)
