@@ -203,7 +203,8 @@ fn rich() -> World {
         json!({ "fixed_ips": address(20, "10.1.0.5"), "trunk": { "native": true, "tagged": [20, 30] } }),
     );
     let pairs = json!([{ "ip": "10.1.0.128/25" }, { "ip": "10.1.0.130/32" }, { "ip": "fd00::/64" },
-        { "ip": "10.1.0.9/32", "mac": "52:54:00:ff:ff:ff" }]);
+        { "ip": "10.1.0.9/32", "mac": "52:54:00:ff:ff:ff" }, { "ip": "10.1.0.10/32", "mac": "00:00:5e:00:01:07" },
+        { "ip": "64:ff9b::1/128" }]);
     world.port(31, 10, json!({ "fixed_ips": address(20, "10.1.0.6"), "security": { "address_pairs": pairs } }));
     world.port(32, 11, json!({ "fixed_ips": address(21, "10.2.0.5"), "security": { "groups": [id(1), id(2)] } }));
     world.port(33, 11, json!({ "fixed_ips": address(21, "10.2.0.6"), "security": { "groups": [], "isolated": true } }));

@@ -1,9 +1,10 @@
+use super::source::{eui64, mac_of_link_local};
 use crate::{
     intent::{
-        Forward, HostService, Intent, Network, NetworkId, Port, PortId, Protection, Remote, SecurityGroup,
-        SecurityGroupId, Subnet,
+        Forward, HostService, Intent, Network, NetworkId, Port, PortId, Protection, Remote, ResourceName,
+        SecurityGroup, SecurityGroupId, Segment, Subnet,
     },
-    net::{IpNet, MacAddr},
+    net::{IpNet, MacAddr, VlanId},
 };
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -23,6 +24,8 @@ pub struct Policy<'a> {
     /// Address pairs by network: who else may have an address.
     pairs: HashMap<NetworkId, Vec<(IpNet, PortId)>>,
     host_addresses: HashSet<IpAddr>,
+    /// Ports that have tagged VLANs besides their network.
+    trunks: Vec<&'a Port>,
 }
 
 /// A set of addresses and blocks.
@@ -55,10 +58,14 @@ impl<'a> Policy<'a> {
             members: HashMap::new(),
             routed: HashMap::new(),
             pairs: HashMap::new(),
+            trunks: intent.ports().filter(|port| port.trunk.is_some()).collect(),
             host_addresses: intent.subnets().filter_map(|subnet| subnet.host_address).collect(),
         };
         for port in intent.ports() {
-            let pairs = port.security.address_pairs.iter().map(|pair| (pair.ip, port.id));
+            let pairs = port.security.address_pairs.iter().flat_map(|pair| {
+                let local = pair.mac.map(|mac| IpNet::from(IpAddr::V6(eui64(mac.octets()))));
+                [Some(pair.ip), local].into_iter().flatten().map(|net| (net, port.id))
+            });
             if !port.security.address_pairs.is_empty() {
                 policy.pairs.entry(port.network).or_default().extend(pairs);
             }
@@ -124,15 +131,41 @@ impl<'a> Policy<'a> {
         self.host_addresses.contains(&address)
     }
 
-    /// Ports of a network that an address belongs to: its fixed address, or one of its pairs.
+    /// Ports of a network that an address belongs to: its fixed address, one of its pairs, or the link-local one of its
+    /// MAC address.
     pub(super) fn holders(&self, network: NetworkId, address: IpAddr) -> Vec<&'a Port> {
         let fixed = self.intent.subnets_of(network).filter(|subnet| subnet.cidr.contains(&address));
         let fixed = fixed.filter_map(|subnet| self.intent.address_holder(subnet.id, address));
         let pairs = self.pairs.get(&network).into_iter().flatten();
         let pairs = pairs.filter(|(net, _)| net.contains(&address)).map(|(_, port)| *port);
-        let mut ids: Vec<PortId> = fixed.chain(pairs).collect();
+        let local = match address {
+            IpAddr::V6(address) => mac_of_link_local(address).and_then(|mac| self.intent.port_by_mac(network, mac)),
+            IpAddr::V4(_) => None,
+        };
+        let mut ids: Vec<PortId> = fixed.chain(pairs).chain(local.map(|port| port.id)).collect();
         ids.dedup();
-        ids.into_iter().filter_map(|id| self.intent.port(id)).collect()
+        let mut holders: Vec<&Port> = ids.into_iter().filter_map(|id| self.intent.port(id)).collect();
+        if let Some(Segment::Vlan { physical_network, vid }) = self.intent.network(network).map(|n| &n.segment) {
+            holders.extend(self.trunks_with(*vid, Some(physical_network), address));
+        }
+        holders
+    }
+
+    /// Trunk ports that have a VLAN tagged, of one physical network or whichever, and this address.
+    pub(super) fn trunks_with(
+        &self,
+        vid: VlanId,
+        physical: Option<&ResourceName>,
+        address: IpAddr,
+    ) -> impl Iterator<Item = &'a Port> {
+        self.trunks.iter().copied().filter(move |port| {
+            let tagged = port.trunk.as_ref().is_some_and(|trunk| trunk.tagged.contains(&vid));
+            let there = self.network(port).and_then(|network| network.segment.physical_network());
+            let fixed = port.fixed_ips.iter().any(|ip| ip.address == address);
+            let pair = port.security.address_pairs.iter().any(|pair| pair.ip.contains(&address));
+            let local = macs(port).any(|mac| IpAddr::V6(eui64(mac.octets())) == address);
+            tagged && (physical.is_none() || there == physical) && (fixed || pair || local)
+        })
     }
 
     /// The subnet that the host itself has an address in, and that an address is in.

@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{
     datapath::{Connection, Tuple, TupleUpper},
-    intent::{Change, Direction, Intent, NetworkId, Port, Rule, SecurityGroup, Segment},
+    intent::{Change, Direction, Intent, Network, NetworkId, Port, Rule, SecurityGroup, Segment},
+    net::VlanId,
 };
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -35,11 +36,20 @@ impl Policy<'_> {
             return true;
         }
         if connection.zone != 0 {
-            let Some(network) = self.intent.networks().find(|network| network.zone == connection.zone) else {
+            let network = self.intent.networks().find(|network| network.zone == connection.zone);
+            let vlan = connection.zone.checked_sub(Network::VLAN_ZONES).and_then(|vid| VlanId::new(vid).ok());
+            let end = |address| match (network, vlan) {
+                (Some(network), _) => Some(self.end(network.id, address, false)),
+                // A VLAN that only trunks have.
+                (None, Some(vid)) => {
+                    let ports: Vec<&Port> = self.trunks_with(vid, None, address).collect();
+                    Some(End { others: ports.is_empty(), ports })
+                }
+                (None, None) => None,
+            };
+            let (Some(sender), Some(receiver)) = (end(first.source), end(first.destination)) else {
                 return true;
             };
-            let sender = self.end(network.id, first.source, false);
-            let receiver = self.end(network.id, first.destination, false);
             let packet = packet(connection.protocol, first, first.source, first.destination);
             return self.lets(&sender, Direction::Egress, &packet) && self.lets(&receiver, Direction::Ingress, &packet);
         }

@@ -5,7 +5,7 @@ use super::{
     index::{Policy, macs},
     packet::{IGMP, icmp6},
 };
-use crate::intent::Port;
+use crate::{intent::Port, net::MacAddr};
 use std::net::{IpAddr, Ipv6Addr};
 
 impl Policy<'_> {
@@ -113,7 +113,14 @@ pub(super) fn is_control(destination: [u8; 6]) -> bool {
 }
 
 /// The link-local address of a MAC address (RFC 4291 appendix A).
-fn eui64([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+pub(super) fn eui64([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
     let words = [(u16::from(a ^ 2) << 8) | u16::from(b), (u16::from(c) << 8) | 0xff, 0xfe00 | u16::from(d)];
     Ipv6Addr::new(0xfe80, 0, 0, 0, words[0], words[1], words[2], (u16::from(e) << 8) | u16::from(f))
+}
+
+/// The MAC address that a link-local address was made of.
+pub(super) fn mac_of_link_local(address: Ipv6Addr) -> Option<MacAddr> {
+    let [.., a, b, c, _, _, d, e, f] = address.octets();
+    let mac = [a ^ 2, b, c, d, e, f];
+    (eui64(mac) == address).then(|| MacAddr::new(mac).ok()).flatten()
 }

@@ -278,6 +278,21 @@ fn trunks_and_isolated_ports() {
     assert_eq!(bridged(&intent, 18, 19, 80, true), Err(Reason::Isolation));
     assert_eq!(bridged(&intent, 18, 14, 80, true), Ok(()));
     assert_eq!(bridged(&intent, 14, 18, 80, true), Ok(()));
+    // A VLAN that only trunks have; 18's address is of another place.
+    let mut grouped = intent.port(id(17)).expect("there").clone();
+    grouped.security.groups = Some([SecurityGroupId(Uuid::from_u128(WEB))].into());
+    let grouped = Intent::restore(
+        stored(&intent)
+            .into_iter()
+            .filter(|change| !matches!(change, Change::PutPort(port) if port.id == id(17)))
+            .chain([Change::PutPort(grouped)])
+            .collect::<Vec<_>>(),
+    );
+    let ended = |port| {
+        let connection = connection(Network::VLAN_ZONES + 10, "10.0.0.18", "10.0.0.17", port);
+        !revoked(&Policy::new(&grouped, &BTreeSet::new()), &[connection], &BTreeSet::new()).is_empty()
+    };
+    assert!(!ended(80) && ended(81));
     let mut tagged = tcp(&intent, 14, 11, 80, true);
     tagged.tags = vec![10];
     let verdict = Policy::new(&intent, &BTreeSet::new()).bridged(Peer::Port(id(14)), id(11), &tagged, State::New);
@@ -344,6 +359,8 @@ fn connections_end_with_the_rule_that_let_them_in() {
     ] {
         assert!(ends(&intent, &gone), "{gone}");
     }
+    // Link-local addresses are of ports too, and no rule here lets IPv6 in.
+    assert!(ends(&intent, &connection(1, "fe80::5054:ff:fe00:e", "fe80::5054:ff:fe00:b", 80)));
     // 11 leaves WEB: what it was let to as a member ends, and what it sent by WEB's rule; what others let in stays.
     let mut after = intent.clone();
     let moved = Change::PutPort(port(11, 1, Some((1, "10.0.0.11")), None));

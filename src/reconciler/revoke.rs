@@ -3,6 +3,7 @@
 use super::{Engine, Outlets, Problem, Subject};
 use crate::{
     backend::{Driver, DriverError, Store},
+    intent::Network,
     policy::{Policy, revoked},
 };
 use std::collections::BTreeSet;
@@ -34,7 +35,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     async fn end_revoked(&mut self) -> Result<usize, DriverError> {
         let zones: BTreeSet<u16> = {
             let view = self.view();
-            view.intent.networks().map(|network| network.zone).chain([0]).collect()
+            let trunks = view.intent.ports().filter_map(|port| port.trunk.as_ref());
+            let vlans = trunks.flat_map(|trunk| &trunk.tagged).map(|vid| Network::VLAN_ZONES + vid.get());
+            view.intent.networks().map(|network| network.zone).chain(vlans).chain([0]).collect()
         };
         let connections = self.driver.connections(&zones).await?;
         let host: BTreeSet<_> = self.observed.datapath.addresses.iter().map(|(_, address)| address.addr()).collect();

@@ -1,7 +1,10 @@
 //! Security groups as chains: one per group and direction, whatever number of ports has it; one per set of groups that
 //! some port has; and the addresses of who a rule speaks of in sets, so that a new member changes no rule.
 
-use super::{Guest, program::TRACKING};
+use super::{
+    Guest,
+    program::{REFUSED, TRACKING},
+};
 use crate::{
     datapath::{Set, Table},
     intent::{
@@ -227,19 +230,29 @@ fn known_addresses(intent: &Intent, port: &Port, network: &Network) -> Vec<IpNet
 fn program(groups: &[String], stateful: bool, way: &str) -> String {
     let mut text = String::new();
     if stateful {
-        let _ = writeln!(text, "ct state established,related accept");
+        let _ = writeln!(text, "ct state established,related ct mark & {REFUSED} == 0 accept");
+        let _ = writeln!(text, "ct state established,related goto drop_group_{way}");
     }
+    // Before `invalid`, which is what the host's own ARP and DHCP answers are: they never meet connection tracking.
     let _ = writeln!(text, "jump config_{way}");
     if stateful {
-        // After configuration: what the host sends below IP, as its DHCP server does, is never tracked.
         let _ = writeln!(text, "ct state invalid goto drop_invalid_{way}");
+    }
+    let refuse = match (stateful, way) {
+        (true, "in") => "refuse_in".to_owned(),
+        _ => format!("drop_group_{way}"),
+    };
+    if stateful {
+        if way == "in" {
+            let _ = writeln!(text, "ct state new ct mark set ct mark & {}", !REFUSED);
+        }
         // What was revoked must not come back to life from the other side.
-        let _ = writeln!(text, "tcp flags & (fin | syn | rst | ack) != syn ct state new goto drop_group_{way}");
+        let _ = writeln!(text, "tcp flags & (fin | syn | rst | ack) != syn ct state new goto {refuse}");
     }
     for group in groups {
         let _ = writeln!(text, "jump {group}");
     }
-    text + "goto drop_group_" + way
+    text + "goto " + &refuse
 }
 
 fn matching(protocol: Protocol, ethertype: Ethertype) -> String {

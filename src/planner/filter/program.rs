@@ -195,6 +195,14 @@ type filter hook postrouting priority 340; policy accept;
 ether daddr & 01:00:00:00:00:00 != 01:00:00:00:00:00 oifname @secured oifname . ether daddr != @macs goto drop_foreign
 oifname vmap @in";
 
+/// The connection mark of who was refused. The host's stack confirms what it forwards before the guest's port has judged
+/// it, so that the connection is known though nothing of it arrived, and the guest's answer would pass as one.
+pub(super) const REFUSED: u32 = 0x8000_0000;
+
+const REFUSE_IN: &str = "\
+ct state new ct mark set ct mark | 0x80000000
+goto drop_group_in";
+
 /// What a guest must be able to say to have addresses at all, whatever its groups.
 const CONFIG_OUT: &str = "\
 meta protocol { arp, 0x8035 } accept
@@ -252,6 +260,7 @@ pub(super) fn fixed(meta: bool, tracks: bool) -> Table {
     let chains = CHAINS.iter().filter(|(name, _)| meta || !name.starts_with("unbound_"));
     table.chains.extend(chains.map(|(name, rules)| ((*name).to_owned(), Text::from(*rules))));
     if tracks {
+        table.chains.insert("refuse_in".to_owned(), REFUSE_IN.into());
         table.chains.insert(TRACKING.to_owned(), TRACKING_RULES.into());
     }
     let sent = SENT_REASONS.iter().map(|reason| (reason, "iifname"));

@@ -102,14 +102,16 @@ fn accept<'a>(packet: &'a [u8], link: &LinkAddr) -> Option<Received<'a>> {
     Some(Received { source: parsed.source, mac, destination: *parsed.destination.ip(), payload: parsed.payload })
 }
 
-/// Without SO_REUSEADDR on purpose: with it, two servers would share the port and both answer. Servers of other
-/// interfaces, bound to those as this one is, are not in the way.
+/// Bound without SO_REUSEADDR, so that a server that is there already is noticed: with it, two would share the port and
+/// both answer. Shared afterwards, since a dnsmasq of another interface, libvirt's say, binds all of them before it
+/// chooses its own.
 fn hold_port(interface: &IfName) -> Result<Socket, ServeError> {
     let bind = || {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
         socket.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])?;
         socket.bind_device(Some(interface.as_str().as_bytes()))?;
         socket.bind(&SockAddr::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVER_PORT)))?;
+        socket.set_reuse_address(true)?;
         Ok(socket)
     };
     bind().map_err(|source: io::Error| match source.kind() {
