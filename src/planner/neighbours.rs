@@ -31,7 +31,7 @@ pub(super) fn plan_admissions(input: Input<'_>, placements: &Placements, gateway
     }
 }
 
-fn of_family<'a>(gateways: &'a [Gateway], tables: Iptables) -> impl Iterator<Item = &'a Gateway> + Clone {
+fn of_family(gateways: &[Gateway], tables: Iptables) -> impl Iterator<Item = &Gateway> + Clone {
     gateways.iter().filter(move |gateway| matches!(gateway.cidr, IpNet::V6(_)) == tables.ipv6)
 }
 
