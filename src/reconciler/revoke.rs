@@ -40,7 +40,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let host: BTreeSet<_> = self.observed.datapath.addresses.iter().map(|(_, address)| address.addr()).collect();
         let ended: Vec<_> = {
             let view = self.view();
-            let policy = Policy::new(&view.intent, &[]);
+            let policy = Policy::new(&view.intent, &view.host.host_services);
             revoked(&policy, &connections, &host).into_iter().cloned().collect()
         };
         for connection in &ended {

@@ -33,7 +33,7 @@ impl<'a> Groups<'a> {
     pub fn chain_of(&mut self, guest: &Guest<'a>, direction: Direction, table: &mut Table) -> Option<String> {
         let ids = guest.protection.groups?;
         let groups: Vec<&SecurityGroup> = ids.iter().filter_map(|id| self.intent.security_group(*id)).collect();
-        let stateful = groups.first().is_none_or(|group| group.stateful);
+        let stateful = groups.iter().any(|group| group.stateful);
         let chains: Vec<String> = groups.iter().map(|group| self.group(group, guest, direction, table)).collect();
         let way = way(direction);
         let name = format!("ports_{:016x}_{way}", fnv(&chains.join(" ")));
@@ -227,10 +227,12 @@ fn known_addresses(intent: &Intent, port: &Port, network: &Network) -> Vec<IpNet
 fn program(groups: &[String], stateful: bool, way: &str) -> String {
     let mut text = String::new();
     if stateful {
-        let _ = writeln!(text, "ct state established,related accept\nct state invalid goto drop_invalid_{way}");
+        let _ = writeln!(text, "ct state established,related accept");
     }
     let _ = writeln!(text, "jump config_{way}");
     if stateful {
+        // After configuration: what the host sends below IP, as its DHCP server does, is never tracked.
+        let _ = writeln!(text, "ct state invalid goto drop_invalid_{way}");
         // What was revoked must not come back to life from the other side.
         let _ = writeln!(text, "tcp flags & (fin | syn | rst | ack) != syn ct state new goto drop_group_{way}");
     }
