@@ -14,6 +14,7 @@ DBUSINTERFACEDIR ?= $(PREFIX)/share/dbus-1/interfaces
 POLKITACTIONDIR ?= $(PREFIX)/share/polkit-1/actions
 NMCONFDIR ?= $(PREFIX)/lib/NetworkManager/conf.d
 SYSTEMDNETWORKDIR ?= $(PREFIX)/lib/systemd/network
+FIREWALLDDIR ?= $(PREFIX)/lib/firewalld
 MANDIR ?= $(PREFIX)/share/man
 DESTDIR ?=
 
@@ -129,6 +130,8 @@ install: ## copy what was built to DESTDIR/PREFIX (PREFIX=/usr: libvirt, D-Bus a
 	  $(INSTALL) -D -m 644 $(f) $(DESTDIR)$(NMCONFDIR)/$(notdir $(f)) &&) :
 	$(foreach f,$(wildcard packaging/systemd-networkd/*),\
 	  $(INSTALL) -D -m 644 $(f) $(DESTDIR)$(SYSTEMDNETWORKDIR)/$(notdir $(f)) &&) :
+	$(INSTALL) -D -m 644 packaging/firewalld/zone.xml $(DESTDIR)$(FIREWALLDDIR)/zones/vmfabric.xml
+	$(INSTALL) -D -m 644 packaging/firewalld/policy.xml $(DESTDIR)$(FIREWALLDDIR)/policies/vmfabric-in.xml
 	$(foreach f,$(MANPAGES),{ $(INSTALL) -d $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(f))) && gzip -9n <$(f) \
 	  >$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(f)))/$(notdir $(f)).gz; } &&) :
 	$(call install_with_paths,755,packaging/hooks/qemu,$(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/qemu.d/vmfabric)
@@ -147,6 +150,7 @@ uninstall: ## remove what `install` put there; state in /var/lib/vmfabric and th
 	rm -f $(addprefix $(DESTDIR)$(SYSTEMDUNITDIR)/,$(notdir $(wildcard systemd/*.service systemd/*.socket)))
 	rm -f $(addprefix $(DESTDIR)$(NMCONFDIR)/,$(notdir $(wildcard packaging/NetworkManager/*.conf)))
 	rm -f $(addprefix $(DESTDIR)$(SYSTEMDNETWORKDIR)/,$(notdir $(wildcard packaging/systemd-networkd/*)))
+	rm -f $(DESTDIR)$(FIREWALLDDIR)/zones/vmfabric.xml $(DESTDIR)$(FIREWALLDDIR)/policies/vmfabric-in.xml
 	rm -f $(foreach f,$(MANPAGES),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(f)))/$(notdir $(f)).gz)
 
 fmt: ## format the source

@@ -15,3 +15,21 @@ fn docker_by_nftables() {
 fn docker_by_legacy_iptables() {
     private_host(500, "neighbours/docker.sh", &["legacy"]);
 }
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs firewalld in them"]
+fn firewalld() {
+    private_host(500, "neighbours/firewalld.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and enables ufw in them"]
+fn ufw() {
+    private_host(500, "neighbours/ufw.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and loads nftables rules in them"]
+fn a_table_that_lets_nobody_in_is_named() {
+    private_host(500, "neighbours/others.sh", &[]);
+}

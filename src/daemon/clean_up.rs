@@ -5,7 +5,7 @@ use super::{Config, DaemonError, Paths, boot_id, io_error};
 use crate::{
     backend::{Driver, DriverError, Loaded, Store as _, StoreError, Write},
     diff::{Scope, diff},
-    driver::kernel::KernelDriver,
+    driver::{firewalld::Firewalld, host::HostDriver, kernel::KernelDriver},
     intent::{HostConfig, Intent},
     libvirt::{self, LibvirtConfig, LibvirtEvent},
     planner::{self, Input},
@@ -42,7 +42,11 @@ pub async fn clean_up(paths: &Paths) -> Result<(), DaemonError> {
     };
     let mut left = Vec::new();
     match KernelDriver::new() {
-        Ok(mut driver) => left.extend(leave_kernel(&mut driver, &loaded).await?),
+        Ok(kernel) => {
+            let mut firewalld = Firewalld::watch(None);
+            firewalld.known().await;
+            left.extend(leave_kernel(&mut HostDriver::new(kernel, firewalld), &loaded).await?);
+        }
         Err(error) => left.push(error.to_string()),
     }
     if let Some(store) = store.as_ref().filter(|_| left.is_empty()) {

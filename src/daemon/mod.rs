@@ -15,7 +15,11 @@ pub use outlets::{Services, StoredLeases};
 use crate::{
     backend::{DriverError, StoreError},
     dbus,
-    driver::kernel::{self, KernelDriver},
+    driver::{
+        firewalld::Firewalld,
+        host::HostDriver,
+        kernel::{self, KernelDriver},
+    },
     intent::HostConfig,
     libvirt::{self, LibvirtConfig},
     reconciler::{Command, Engine, Handle, HookIndex, Inputs, StartError, View, forget_former_boot},
@@ -119,9 +123,12 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     forget_former_boot(&*store, &boot_id()).await?;
     // Hooks that come from now on wait in the socket's queue.
     let listener = hook_listener(&paths.hook_socket)?;
-    let driver = KernelDriver::new()?;
     let triggers = Triggers::wanted();
-    let links = if triggers.netlink { kernel::watch()? } else { mpsc::channel(1).1 };
+    let (events, links) = mpsc::channel(kernel::CAPACITY);
+    let driver = HostDriver::new(KernelDriver::new()?, Firewalld::watch(Some(events.clone())));
+    if triggers.netlink {
+        kernel::watch_into(events)?;
+    }
     let upstreams = Upstreams::new(source_of(&config));
     let (libvirt_events, libvirt_inbox) = mpsc::channel(EVENTS);
     let libvirt = LibvirtConfig { uri: config.libvirt_uri.clone(), ..LibvirtConfig::default() };

@@ -101,8 +101,17 @@ fn describe(obstacle: &Obstacle) -> String {
 
 fn describe_chain(family: &str, table: &str, chain: &str, hook: &str, links: &BTreeSet<IfName>) -> String {
     let names: Vec<&str> = links.iter().take(4).map(IfName::as_str).collect();
-    let names = names.join(", ");
+    let (first, names) = (names.first().copied().unwrap_or("LINK"), names.join(", "));
+    let rules = if hook == "input" {
+        format!("nft insert rule {family} {table} {chain} iifname \"{first}\" accept")
+    } else {
+        format!(
+            "nft insert rule {family} {table} {chain} iifname \"{first}\" accept; \
+             nft insert rule {family} {table} {chain} oifname \"{first}\" accept"
+        )
+    };
     format!(
-        "nftables table {family} {table}, chain {chain} (hook {hook}), drops what guests on {names} send or receive"
+        "nftables table {family} {table}, chain {chain} (hook {hook}, policy drop), keeps guests on {names} from what \
+         vmfabric allows them, as no rule there names these links; let them pass where that table is made: {rules}"
     )
 }

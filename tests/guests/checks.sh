@@ -3,7 +3,7 @@
 . "${VMFABRIC_RIG:?run me by: cargo test -- --ignored}/lib.sh"
 began=$EPOCHREALTIME passed=0 failed=0
 # How long a thing may take while others load the machine.
-LONG=60
+LONG=${LONG-60}
 
 elapsed() { awk "BEGIN { printf \"%.1f\", $EPOCHREALTIME - $began }"; }
 

@@ -64,7 +64,7 @@ pub(super) fn change(at: Neighbour, admissions: &BTreeSet<Admission>, admit: boo
         (false, _) => "-D",
         // It may end in a rule that returns.
         (true, UserChain::DockerUser) => "-I",
-        // What somebody denied by ufw's own rules stays so.
+        // What somebody denied before by ufw's own rules stays so.
         (true, UserChain::UfwForward | UserChain::UfwInput) => "-A",
     };
     let mut rules = String::new();

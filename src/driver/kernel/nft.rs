@@ -2,7 +2,7 @@
 
 use crate::{
     backend::DriverError,
-    datapath::{Change, Family, Mismatch, Set, Table, Text},
+    datapath::{Change, Datapath, Family, Mismatch, Obstacle, Set, Table, Text, UserChain},
     ffi::nftables::Context,
     net::IfName,
 };
@@ -34,6 +34,39 @@ impl Nft {
     /// Every chain of every table, whosever it is.
     pub fn chains(&mut self) -> Result<Vec<Chain>, DriverError> {
         self.context.run("list chains").map(|text| parse_chains(&text)).map_err(error)
+    }
+
+    /// Base chains of others that drop what they do not know, in tables where no rule names a link of ours. Tables that
+    /// have a place for our entries are none.
+    pub fn obstacles(&mut self, chains: &[Chain], datapath: &Datapath) -> Result<Vec<Obstacle>, DriverError> {
+        let ours: BTreeSet<&IfName> = datapath
+            .links
+            .iter()
+            .filter(|(_, link)| link.is_owned() && link.master().is_none())
+            .map(|(n, _)| n)
+            .collect();
+        let mut found = Vec::new();
+        for chain in chains {
+            let (family, table) = (chain.family.as_str(), chain.table.as_str());
+            let Some((hook, true)) = &chain.base else { continue };
+            let shown = matches!((family, hook.as_str()), ("ip" | "inet", "forward" | "input") | ("bridge", _));
+            let provided = |c: &Chain| {
+                let users = UserChain::ALL.iter().any(|user| c.name == user.name(false));
+                (c.family.as_str(), c.table.as_str()) == (family, table) && users
+            };
+            if !shown || table == "vmfabric" || chains.iter().any(provided) {
+                continue;
+            }
+            // Gone meanwhile, or of a name that cannot be said: no more is known of it.
+            let Ok(text) = self.context.run(&format!("list table {family} {table}")) else { continue };
+            let named = |link: &IfName| text.contains(&format!("\"{link}\"")) || text.contains("\"vmf-*\"");
+            let links: BTreeSet<IfName> = ours.iter().filter(|link| !named(link)).map(|link| (*link).clone()).collect();
+            if !links.is_empty() {
+                let [family, table, chain] = [&chain.family, &chain.table, &chain.name].map(String::clone);
+                found.push(Obstacle::Chain { family, table, chain, hook: hook.clone(), links });
+            }
+        }
+        Ok(found)
     }
 
     /// All of the changes, or none.

@@ -53,6 +53,7 @@ impl Worker {
         let chains = self.nft.chains()?;
         let mut obstacles = BTreeSet::new();
         datapath.admissions = self.neighbours(&chains, &mut obstacles)?;
+        obstacles.extend(self.nft.obstacles(&chains, &datapath)?);
         Ok(Observed {
             datapath,
             default_route_links,

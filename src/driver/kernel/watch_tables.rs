@@ -19,8 +19,9 @@ const NEWGEN: u16 = 15;
 const PROCESS: u16 = 3;
 /// `NFT_MSG_NEWTABLE` to `NFT_MSG_DELRULE`, but for the questions among them: tables, chains, rules.
 const STRUCTURE: [u16; 6] = [0, 2, 3, 5, 6, 8];
-/// Others' tables may change all the time: that is told so often at most.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Others' changes are told when they have come to rest: who reloads its rules step by step, as ufw does, fails where an
+/// entry of ours comes in between. Where they never rest, after the second time.
+const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// The first attribute of every message about a part of a table is the table's name.
 const TABLE: u16 = 1;
 /// Of `struct nfgenmsg`.
@@ -40,14 +41,14 @@ pub(super) fn watch(events: mpsc::Sender<LinkEvent>) -> io::Result<()> {
 
 async fn run(socket: TokioSocket, events: mpsc::Sender<LinkEvent>) {
     let (mut buffer, mut reader) = (Vec::with_capacity(DATAGRAM), Reader::default());
-    // When others' changes were told last, and when they are to be told again.
-    let (mut told, mut due) = (None::<Instant>, None::<Instant>);
+    // Since when others' changes wait to be told, and until when.
+    let (mut since, mut due) = (None::<Instant>, None::<Instant>);
     loop {
         buffer.clear();
         let seen = tokio::select! {
             () = events.closed() => return,
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                (told, due) = (Some(Instant::now()), None);
+                (since, due) = (None, None);
                 if events.send(LinkEvent::Neighbours).await.is_err() {
                     return;
                 }
@@ -61,9 +62,9 @@ async fn run(socket: TokioSocket, events: mpsc::Sender<LinkEvent>) {
                 Err(error) => return tracing::error!(%error, "nftables are no longer watched"),
             },
         };
-        if seen.others && due.is_none() {
+        if seen.others {
             let now = Instant::now();
-            due = Some(told.map_or(now, |told| now.max(told + PAUSE)));
+            due = Some((now + REST.0).min(*since.get_or_insert(now) + REST.1));
         }
         if seen.ours && events.send(LinkEvent::Tables).await.is_err() {
             return;
