@@ -31,7 +31,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 say = @echo "== $(1)"
 
-.PHONY: all build demo test test-unit check bench deb install uninstall fmt lint clean help rust-deps root
+.PHONY: all build demo test test-unit check bench bench-dhcp bench-dns fuzz soak deb install uninstall fmt lint clean help rust-deps root
 
 all: build
 
@@ -57,11 +57,14 @@ test: root ## all tests, those on real guests and kernels too (root)
 	@$(RIG)/make-guest
 	$(call say,libvirt's modular daemons$(comma) which Debian does not ship; built once per machine)
 	@$(RIG)/build-libvirt
+	$(call say,a Debian with systemd for the package; made once per machine)
+	@$(RIG)/make-system
+	@$(MAKE) --no-print-directory deb
 	$(call say,tests that need no root)
 	$(CARGO) test $(CARGOFLAGS) --no-fail-fast
 	$(CARGO) build $(CARGOFLAGS)
 	$(call say,tests on private hosts$(comma) User Mode Linux hosts and the stock kernel; $(TEST_THREADS) at once)
-	VMFABRIC_BIN=$(abspath target/debug) \
+	VMFABRIC_BIN=$(abspath target/debug) VMFABRIC_DEB=$$(ls $(CURDIR)/target/debian/vmfabric_*.deb | tail -n 1) \
 	  $(CARGO) test $(CARGOFLAGS) --no-fail-fast --tests -- --ignored --test-threads=$(TEST_THREADS)
 
 comma := ,
@@ -81,6 +84,24 @@ check: ## rustfmt and clippy, warnings denied
 bench: root ## speed, printed as ratios measured in one run (root)
 	@$(RIG)/install-deps test
 	$(CARGO) bench $(CARGOFLAGS)
+
+bench-dns: root ## what a DNS answer costs: ours, dnsmasq as libvirt has it, unbound (root)
+	@$(RIG)/install-deps bench
+	$(CARGO) build --release $(CARGOFLAGS)
+	@VMFABRIC_BIN=$(abspath target/release) $(RIG)/private-host -t 900 -f benches/dns.sh
+
+bench-dhcp: root ## our DHCP server beside dnsmasq and Kea, driven by perfdhcp on one bridge, as ratios (root)
+	@$(RIG)/install-deps test
+	$(CARGO) build --release $(CARGOFLAGS)
+	@VMFABRIC_BIN=$(abspath target/release) $(RIG)/private-host -t 1800 -f benches/dhcp/run
+
+fuzz: rust-deps ## fuzz the packet parsers and engines, FUZZ_SECONDS (3600) for each target of fuzz/
+	@$(RIG)/install-deps build
+	fuzz/run
+
+soak: root ## 1,000 rounds of kill -9 under load (VMFABRIC_SOAK_ROUNDS) (root)
+	@$(RIG)/install-deps test
+	VMFABRIC_SOAK_ROUNDS=$${VMFABRIC_SOAK_ROUNDS:-1000} $(CARGO) test $(CARGOFLAGS) --test dhcp -- --ignored --nocapture kill
 
 deb: rust-deps ## a Debian package in target/debian/
 	@$(RIG)/install-deps deb

@@ -363,6 +363,8 @@ fn store() -> String {
         zone: 1,
         security: vmfabric::intent::NetworkSecurity::default(),
         dns: vmfabric::intent::NetworkDns::default(),
+        dhcp_options: Vec::new(),
+        dhcp_boot: Vec::new(),
     };
     let mut intent = Intent::default();
     let _ = intent.apply(vec![Change::PutNetwork(network.clone())], &HostConfig::default()).expect("a network");

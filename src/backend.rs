@@ -84,6 +84,8 @@ pub enum LinkEvent {
     },
     /// An address or route changed.
     Layer3,
+    /// Somebody else changed our nftables tables.
+    Tables,
     /// Messages were lost, or are too many to tell one by one: observe everything.
     Overrun,
 }
@@ -91,6 +93,9 @@ pub enum LinkEvent {
 /// Durable memory: intent, leases, and what must survive a restart to undo what we did.
 pub trait Store: Send + Sync + 'static {
     fn load(&self) -> impl Future<Output = Result<Loaded, StoreError>> + Send;
+
+    /// The leases of one network, those that ran out too.
+    fn leases(&self, network: Uuid) -> impl Future<Output = Result<Vec<LeaseRecord>, StoreError>> + Send;
 
     /// Commits all of the writes or none of them; on disk when it returns. Calls that overlap share one commit.
     fn commit(&self, writes: Vec<Write>) -> impl Future<Output = Result<(), StoreError>> + Send;
@@ -140,6 +145,7 @@ pub struct LeaseRecord {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "few at a time, and each gone with its commit")]
 pub enum Write {
     Intent(intent::Change),
     PutLease(LeaseRecord),

@@ -160,7 +160,10 @@ impl Source {
                 }
                 TokenTree::Group(group) => {
                     self.scan(group.stream(), module, inside, here);
-                    attributes.clear();
+                    // That of `pub(super)` comes before the item.
+                    if group.delimiter() != Delimiter::Parenthesis {
+                        attributes.clear();
+                    }
                     at += 1;
                 }
                 TokenTree::Punct(_) | TokenTree::Literal(_) => at += 1,

@@ -18,6 +18,8 @@ pub enum Form {
     /// Separated by commas.
     Texts,
     Numbers,
+    /// Separated by semicolons: the values have commas in them.
+    Lines,
     /// `DESTINATION=NEXTHOP`, separated by commas.
     Routes,
     /// `IP[/LEN][,MAC]`, separated by commas too.
@@ -78,6 +80,7 @@ fn value(form: Form, text: &str) -> Result<Variant<'static>, CliError> {
             _ => return Err(CliError::Usage(format!("'{text}' is neither yes nor no"))),
         },
         Form::Texts => items().map(str::to_owned).collect::<Vec<_>>().into(),
+        Form::Lines => text.split(';').map(|item| item.trim().to_owned()).collect::<Vec<_>>().into(),
         Form::Numbers => items().map(number).collect::<Result<Vec<_>, _>>()?.into(),
         Form::Routes => items().map(route).collect::<Result<Vec<_>, _>>()?.into(),
         Form::Pairs => pairs(text).into(),
@@ -128,7 +131,10 @@ pub fn kilobits(text: &str) -> Result<u32, String> {
 
 /// A time span in seconds: a number with s, m, h or d; without, seconds.
 pub fn seconds(text: &str) -> Result<u32, String> {
-    let bad = || format!("'{text}' is not a time span; write 90s, 30m, 1h or 2d");
+    let bad = || format!("'{text}' is not a time span; write 90s, 30m, 1h, 2d or infinite");
+    if text == "infinite" {
+        return Ok(u32::MAX);
+    }
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u32 = match &text[digits.len()..] {
         "" | "s" => 1,
@@ -205,7 +211,10 @@ mod tests {
 
     #[test]
     fn time_spans() {
-        assert_eq!(["90", "90s", "30m", "1h", "2d"].map(seconds), [Ok(90), Ok(90), Ok(1800), Ok(3600), Ok(172_800)]);
+        assert_eq!(
+            ["90", "90s", "1h", "2d", "infinite"].map(seconds),
+            [Ok(90), Ok(90), Ok(3600), Ok(172_800), Ok(u32::MAX)]
+        );
         for bad in ["", "h", "1w", "-1s", "99999999d", "1é"] {
             assert!(seconds(bad).is_err(), "{bad}");
         }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     dbus::{Kind, NetworkInfo, SubnetInfo, parse_path},
     intent::ResourceName,
-    net::{DnsForwarder, DomainName, VlanId},
+    net::{BootRule, DhcpOption, DnsForwarder, DomainName, VlanId},
 };
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -25,10 +25,10 @@ pub enum NetworkCommand {
     Show { name: String },
     /// Change fields: mtu=1450 domain=lab.internal; KEY= takes the default back
     ///
-    /// Fields: name, physical, vlan, mtu, domain, port-security, security-group, isolated;
+    /// Fields: name, physical, vlan, mtu, domain, port-security, security-group, isolated, dhcp-option, boot;
     /// forwarders=corp.example=10.0.0.53,192.0.2.53 (who is asked about other names), shared-with=web,db (networks that
     /// see this one's names), forward-unknown=yes (names in the domain that nobody has are asked of others). Several
-    /// values of one field are separated by commas.
+    /// values of one field are separated by commas, DHCP options by semicolons.
     Set {
         name: String,
         #[arg(
@@ -76,6 +76,12 @@ pub struct Create {
     shared_with: Vec<String>,
     #[command(flatten)]
     security: SecurityOptions,
+    /// DHCP option, ntp-servers=10.0.0.1 or 150:ip=10.0.0.5; may be repeated
+    #[arg(long = "dhcp-option", value_name = "OPTION=VALUE")]
+    dhcp_options: Vec<DhcpOption>,
+    /// Network boot: server=ADDRESS, bios=FILE, uefi-x64=FILE, ipxe=URL, http-x64=URL; may be repeated
+    #[arg(long = "boot", value_name = "WHOM=FILE")]
+    dhcp_boot: Vec<BootRule>,
 }
 
 const KEYS: &[Key] = &[
@@ -90,6 +96,8 @@ const KEYS: &[Key] = &[
     Key { names: &["forwarders", "dns_forwarders"], field: "dns_forwarders", form: Form::Texts },
     Key { names: &["shared-with", "dns_shared_with"], field: "dns_shared_with", form: Form::Texts },
     Key { names: &["forward-unknown", "dns_forward_unknown"], field: "dns_forward_unknown", form: Form::Flag },
+    Key { names: &["dhcp-option", "dhcp_options"], field: "dhcp_options", form: Form::Lines },
+    Key { names: &["boot", "dhcp_boot"], field: "dhcp_boot", form: Form::Texts },
 ];
 
 /// The JSON form of a network.
@@ -110,6 +118,9 @@ struct Network<'a> {
     /// Names.
     dns_shared_with: Vec<&'a str>,
     dns_forward_unknown: bool,
+    /// As people write them.
+    dhcp_options: &'a [String],
+    dhcp_boot: &'a [String],
     subnets: Vec<SubnetSummary<'a>>,
     /// How many there are.
     ports: usize,
@@ -171,6 +182,8 @@ impl Create {
         put(&mut fields, "dns_domain", self.domain.as_ref());
         put_all(&mut fields, "dns_forwarders", &self.forwarders);
         put_all(&mut fields, "dns_shared_with", &self.shared_with);
+        put_all(&mut fields, "dhcp_options", &self.dhcp_options);
+        put_all(&mut fields, "dhcp_boot", &self.dhcp_boot);
         fields.extend(self.vlan.map(|vid| ("vlan", vid.get().into())));
         fields.extend(self.mtu.map(|mtu| ("mtu", mtu.into())));
         self.security.put(&mut fields);
@@ -208,6 +221,8 @@ fn describe<'a>(network: &'a NetworkInfo, inventory: &'a Inventory) -> Network<'
         dns_forwarders: &network.dns_forwarders,
         dns_shared_with: network.dns_shared_with.iter().filter_map(named).collect(),
         dns_forward_unknown: network.dns_forward_unknown,
+        dhcp_options: &network.dhcp_options,
+        dhcp_boot: &network.dhcp_boot,
         subnets: subnets.map(summary).collect(),
         ports: inventory.ports.values().filter(|port| port.network == path).count(),
         port_security: network.port_security,
@@ -237,6 +252,8 @@ async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliEr
         ("forwarders", network.dns_forwarders.join("\n")),
         ("shared with", network.dns_shared_with.join(", ")),
         ("unknown names", if network.dns_forward_unknown { "forwarded" } else { "do not exist" }.to_owned()),
+        ("dhcp options", network.dhcp_options.join("\n")),
+        ("boot", network.dhcp_boot.join("\n")),
         ("subnets", subnets.join("\n")),
         ("ports", network.ports.to_string()),
         ("port security", on_off(network.port_security).to_owned()),

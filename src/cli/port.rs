@@ -10,7 +10,7 @@ use super::{
 use crate::{
     dbus::{Kind, PortInfo, parse_path},
     intent::{AddressPair, ResourceName},
-    net::{DnsLabel, MacAddr, VlanId},
+    net::{BootRule, ClientId, DhcpOption, DnsLabel, MacAddr, VlanId},
 };
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -33,8 +33,9 @@ pub enum PortCommand {
     },
     /// Change fields: address=10.0.0.9 dns-name=web; KEY= takes the default back
     ///
-    /// Fields: name, mac, address, trunk, only-tagged, dns-name, device, port-security, security-group, isolated,
-    /// allowed-address, rate-in, rate-out, burst-in, burst-out, dscp. Several values of one field are separated by commas.
+    /// Fields: name, mac, address, trunk, only-tagged, dns-name, dhcp-option, boot, client-id, device, port-security,
+    /// security-group, isolated, allowed-address, rate-in, rate-out, burst-in, burst-out, dscp. Several values of one
+    /// field are separated by commas, DHCP options by semicolons.
     Set {
         /// Name, id or MAC address
         name: String,
@@ -87,6 +88,15 @@ pub struct Create {
     /// Name in the network's DNS
     #[arg(long, value_name = "LABEL")]
     dns_name: Option<DnsLabel>,
+    /// DHCP option, ntp-servers=10.0.0.1 or 150:ip=10.0.0.5; may be repeated
+    #[arg(long = "dhcp-option", value_name = "OPTION=VALUE")]
+    dhcp_options: Vec<DhcpOption>,
+    /// Network boot: server=ADDRESS, bios=FILE, uefi-x64=FILE, ipxe=URL, http-x64=URL; may be repeated
+    #[arg(long = "boot", value_name = "WHOM=FILE")]
+    dhcp_boot: Vec<BootRule>,
+    /// Client identifier (option 61) that gets the port's address too, in hexadecimal or text:NAME
+    #[arg(long = "client-id", value_name = "ID")]
+    dhcp_client_id: Option<ClientId>,
     /// The guest that it is for
     #[arg(long, value_name = "UUID|NAME")]
     device: Option<String>,
@@ -139,6 +149,9 @@ const KEYS: &[Key] = &[
     Key { names: &["trunk", "trunk_vlans"], field: "trunk_vlans", form: Form::Numbers },
     Key { names: &["only-tagged", "trunk_only_tagged"], field: "trunk_only_tagged", form: Form::Flag },
     Key { names: &["dns-name", "dns_name"], field: "dns_name", form: Form::Text },
+    Key { names: &["dhcp-option", "dhcp_options"], field: "dhcp_options", form: Form::Lines },
+    Key { names: &["boot", "dhcp_boot"], field: "dhcp_boot", form: Form::Texts },
+    Key { names: &["client-id", "dhcp_client_id"], field: "dhcp_client_id", form: Form::Text },
     Key { names: &["device"], field: "device", form: Form::Domain },
     Key { names: &["port-security", "port_security"], field: "port_security", form: Form::Flag },
     Key { names: &["security-group", "security_groups"], field: "security_groups", form: Form::Texts },
@@ -164,6 +177,10 @@ struct Port<'a> {
     trunk_vlans: &'a [u16],
     trunk_only_tagged: bool,
     dns_name: Option<&'a str>,
+    /// As people write them.
+    dhcp_options: &'a [String],
+    dhcp_boot: &'a [String],
+    dhcp_client_id: Option<&'a str>,
     /// UUID and name of the guest that it is for.
     device: Option<&'a str>,
     device_name: Option<&'a str>,
@@ -252,6 +269,9 @@ impl Create {
         put(&mut fields, "mac", self.mac);
         put(&mut fields, "dns_name", self.dns_name.as_ref());
         put_all(&mut fields, "addresses", &self.addresses);
+        put_all(&mut fields, "dhcp_options", &self.dhcp_options);
+        put_all(&mut fields, "dhcp_boot", &self.dhcp_boot);
+        put(&mut fields, "dhcp_client_id", self.dhcp_client_id.as_ref());
         if !self.trunk.is_empty() {
             fields.insert("trunk_vlans", self.trunk.iter().map(|vid| vid.get()).collect::<Vec<_>>().into());
             fields.insert("trunk_only_tagged", self.only_tagged.into());
@@ -317,6 +337,9 @@ fn describe<'a>(port: &'a PortInfo, inventory: &'a Inventory) -> Port<'a> {
         trunk_vlans: &port.trunk_vlans,
         trunk_only_tagged: port.trunk_only_tagged,
         dns_name: opt(&port.dns_name),
+        dhcp_options: &port.dhcp_options,
+        dhcp_boot: &port.dhcp_boot,
+        dhcp_client_id: opt(&port.dhcp_client_id),
         device: opt(&port.device),
         device_name: opt(&port.device_name),
         origin: &port.origin,
@@ -361,6 +384,9 @@ async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliEr
         ("addresses", port.addresses.join("\n")),
         ("kind", port.kind()),
         ("dns name", port.dns_name.unwrap_or_default().to_owned()),
+        ("dhcp options", port.dhcp_options.join("\n")),
+        ("boot", port.dhcp_boot.join("\n")),
+        ("client id", port.dhcp_client_id.unwrap_or_default().to_owned()),
         ("for guest", [port.device_name, port.device].into_iter().flatten().collect::<Vec<_>>().join(" ")),
         ("made by", made_by.to_owned()),
         ("status", port.status.to_owned()),

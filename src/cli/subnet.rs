@@ -7,11 +7,11 @@ use super::{
 use crate::{
     dbus::{Kind, SubnetInfo, parse_path},
     intent::{Forward, ResourceName},
-    net::{AddressRange, IpNet},
+    net::{AddressRange, BootRule, DhcpOption, IpNet},
 };
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 #[derive(Debug, Subcommand)]
 pub enum SubnetCommand {
@@ -27,8 +27,8 @@ pub enum SubnetCommand {
     Show { name: String },
     /// Change fields: dhcp=no dns=10.0.0.53,10.0.0.54; KEY= takes the default back
     ///
-    /// Fields: name, cidr, gateway, host-address, pool, dhcp, dns, route, forward, lease-time. Several values of one
-    /// field are separated by commas.
+    /// Fields: name, cidr, gateway, host-address, pool, dhcp, dns, route, forward, lease-time, dhcp-option, boot, relay.
+    /// Several values of one field are separated by commas, DHCP options by semicolons.
     Set {
         name: String,
         #[arg(required = true, value_name = "KEY=VALUE")]
@@ -81,9 +81,18 @@ pub struct Create {
     /// What the host does with packets to and from elsewhere: none, routed or nat
     #[arg(long)]
     forward: Option<Forward>,
-    /// How long a lease lasts, 1h say
+    /// How long a lease lasts, 1h say, or infinite
     #[arg(long, value_name = "TIME", value_parser = field::seconds)]
     lease_time: Option<u32>,
+    /// DHCP option, ntp-servers=10.0.0.1 or 150:ip=10.0.0.5; may be repeated
+    #[arg(long = "dhcp-option", value_name = "OPTION=VALUE")]
+    dhcp_options: Vec<DhcpOption>,
+    /// Network boot: server=ADDRESS, bios=FILE, uefi-x64=FILE, ipxe=URL, http-x64=URL; may be repeated
+    #[arg(long = "boot", value_name = "WHOM=FILE")]
+    dhcp_boot: Vec<BootRule>,
+    /// Relay agent to serve, by its address in this subnet; may be repeated
+    #[arg(long = "relay", value_name = "ADDRESS")]
+    dhcp_relays: Vec<Ipv4Addr>,
 }
 
 const KEYS: &[Key] = &[
@@ -97,6 +106,9 @@ const KEYS: &[Key] = &[
     Key { names: &["route", "host_routes"], field: "host_routes", form: Form::Routes },
     Key { names: &["forward"], field: "forward", form: Form::Text },
     Key { names: &["lease-time", "lease_seconds"], field: "lease_seconds", form: Form::Seconds },
+    Key { names: &["dhcp-option", "dhcp_options"], field: "dhcp_options", form: Form::Lines },
+    Key { names: &["boot", "dhcp_boot"], field: "dhcp_boot", form: Form::Texts },
+    Key { names: &["relay", "dhcp_relays"], field: "dhcp_relays", form: Form::Texts },
 ];
 
 /// The JSON form of a subnet.
@@ -116,7 +128,13 @@ struct Subnet<'a> {
     host_routes: Vec<Route<'a>>,
     /// `none`, `routed` or `nat`.
     forward: &'a str,
+    /// 4294967295: for ever.
     lease_seconds: u32,
+    /// As people write them.
+    dhcp_options: &'a [String],
+    dhcp_boot: &'a [String],
+    dhcp_relays: &'a [String],
+    dhcp_pool_full: bool,
     /// `active` or `error`.
     status: &'a str,
     problems: &'a [String],
@@ -176,6 +194,9 @@ impl Create {
         put(&mut fields, "forward", self.forward);
         put_all(&mut fields, "pools", &self.pools);
         put_all(&mut fields, "dns_servers", &self.dns);
+        put_all(&mut fields, "dhcp_options", &self.dhcp_options);
+        put_all(&mut fields, "dhcp_boot", &self.dhcp_boot);
+        put_all(&mut fields, "dhcp_relays", &self.dhcp_relays);
         if self.dhcp || self.no_dhcp {
             fields.insert("dhcp", self.dhcp.into());
         }
@@ -185,6 +206,10 @@ impl Create {
         fields.extend(self.lease_time.map(|seconds| ("lease_seconds", seconds.into())));
         Ok(fields)
     }
+}
+
+fn lease_time(seconds: u32) -> String {
+    if seconds == crate::intent::Subnet::INFINITE_LEASE { "infinite".to_owned() } else { format!("{seconds} s") }
 }
 
 fn yes_no(flag: bool) -> String {
@@ -207,6 +232,10 @@ fn describe<'a>(subnet: &'a SubnetInfo, inventory: &Inventory) -> Subnet<'a> {
         host_routes: routes.map(|(destination, next_hop)| Route { destination, next_hop }).collect(),
         forward: &subnet.forward,
         lease_seconds: subnet.lease_seconds,
+        dhcp_options: &subnet.dhcp_options,
+        dhcp_boot: &subnet.dhcp_boot,
+        dhcp_relays: &subnet.dhcp_relays,
+        dhcp_pool_full: subnet.dhcp_pool_full,
         status: &subnet.status,
         problems: &subnet.problems,
     }
@@ -232,7 +261,11 @@ async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliEr
         ("dns", subnet.dns_servers.join("\n")),
         ("routes", routes.join("\n")),
         ("forward", subnet.forward.to_owned()),
-        ("lease time", format!("{} s", subnet.lease_seconds)),
+        ("lease time", lease_time(subnet.lease_seconds)),
+        ("dhcp options", subnet.dhcp_options.join("\n")),
+        ("boot", subnet.dhcp_boot.join("\n")),
+        ("relays", subnet.dhcp_relays.join("\n")),
+        ("pool", if subnet.dhcp_pool_full { "full" } else { "has free addresses" }.to_owned()),
         ("status", subnet.status.to_owned()),
         ("problems", subnet.problems.join("\n")),
     ])

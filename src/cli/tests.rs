@@ -132,7 +132,12 @@ async fn records() {
 #[tokio::test]
 async fn networks() {
     let bench = Bench::start().await;
-    prints(&bench, "network create blue --physical lan --vlan 10 --mtu 1450 --domain blue.lab").await;
+    prints(
+        &bench,
+        "network create blue --physical lan --vlan 10 --mtu 1450 --domain blue.lab \
+         --dhcp-option ntp-servers=10.0.0.3,10.0.0.4 --boot bios=a.kpxe",
+    )
+    .await;
     prints(&bench, "network create amber").await;
     prints(&bench, "subnet create amber 10.0.0.0/24").await;
     prints(&bench, "port create amber").await;
@@ -154,10 +159,13 @@ async fn networks() {
             "bridge": "vmf-lan", "mtu": 1450, "dns_domain": "blue.lab", "dns_records": 0, "dns_forwarders": [],
             "dns_shared_with": [], "dns_forward_unknown": false, "subnets": [], "ports": 0,
             "port_security": true, "security_groups": [], "isolated": false,
+            "dhcp_options": ["ntp-servers=10.0.0.3,10.0.0.4"], "dhcp_boot": ["bios=a.kpxe"],
             "status": "active", "problems": []})
     );
-    prints(&bench, "network set blue mtu= vlan=20 domain=red.lab").await;
+    prints(&bench, "network set blue mtu= vlan=20 domain=red.lab dhcp-option=23:u8=64;wpad=http://a boot=").await;
     let shown = document(&bench, &format!("network show {}", &id[..8])).await;
+    assert_eq!((&shown["dhcp_options"], &shown["dhcp_boot"]), (&json!(["23:u8=64", "wpad=http://a"]), &json!([])));
+    fails(&bench, "network set blue dhcp-option=ntp=1", 2).await;
     assert_eq!((&shown["mtu"], &shown["vlan"], &shown["dns_domain"]), (&json!(1500), &json!(20), &json!("red.lab")));
 
     fails(&bench, "network create blue", 4).await;
@@ -178,7 +186,7 @@ async fn subnets_and_ports() {
     let created = prints(
         &bench,
         "--json subnet create blue 10.0.0.0/24 --gateway 10.0.0.1 --host-address 10.0.0.2 --pool 10.0.0.10-10.0.0.19 \
-         --pool 10.0.0.30-10.0.0.39 --dhcp --dns 10.0.0.53 --route 10.9.0.0/16=10.0.0.9 --lease-time 2h",
+         --pool 10.0.0.30-10.0.0.39 --dhcp --dns 10.0.0.53 --route 10.9.0.0/16=10.0.0.9 --lease-time 2h --relay 10.0.0.4",
     )
     .await;
     let mut created: Value = serde_json::from_str(&created).expect("JSON");
@@ -191,18 +199,19 @@ async fn subnets_and_ports() {
             "gateway": "10.0.0.1", "host_address": "10.0.0.2",
             "pools": ["10.0.0.10-10.0.0.19", "10.0.0.30-10.0.0.39"], "dhcp": true, "dns_servers": ["10.0.0.53"],
             "host_routes": [{"destination": "10.9.0.0/16", "next_hop": "10.0.0.9"}], "forward": "none",
-            "lease_seconds": 7200, "status": "active", "problems": []})
+            "lease_seconds": 7200, "dhcp_options": [], "dhcp_boot": [], "dhcp_relays": ["10.0.0.4"],
+            "dhcp_pool_full": false, "status": "active", "problems": []})
     );
-    prints(&bench, "subnet set blue dhcp=no route= dns=1.1.1.1,9.9.9.9 lease-time=90s").await;
+    prints(&bench, "subnet set blue dhcp=no route= dns=1.1.1.1,9.9.9.9 lease-time=infinite").await;
     let shown = prints(&bench, "subnet show blue").await;
     let shown = words(&shown);
-    for line in [["dhcp", "no"], ["routes", "-"], ["dns", "1.1.1.1"]] {
+    for line in [&["dhcp", "no"][..], &["routes", "-"], &["dns", "1.1.1.1"], &["lease", "time", "infinite"]] {
         assert!(shown.contains(&line.to_vec()), "{line:?} in {shown:?}");
     }
 
     let device = "6c1f6a0e-8a38-4f0d-9a35-0d5d5a2b7c11";
     let create = "port create blue --name web --mac 52:54:00:00:00:07 --address 10.0.0.12 --trunk 10,20";
-    prints(&bench, &format!("{create} --only-tagged --dns-name www --device {device}")).await;
+    prints(&bench, &format!("{create} --only-tagged --dns-name www --client-id text:web --device {device}")).await;
     let mut port = document(&bench, "port show 52:54:00:00:00:07").await;
     for id in ["id", "network_id"] {
         assert!(port[id].take().is_string());
@@ -211,6 +220,7 @@ async fn subnets_and_ports() {
         port,
         json!({"id": null, "network_id": null, "name": "web", "network": "blue", "mac": "52:54:00:00:00:07",
             "addresses": ["10.0.0.12"], "trunk_vlans": [10, 20], "trunk_only_tagged": true, "dns_name": "www",
+            "dhcp_options": [], "dhcp_boot": [], "dhcp_client_id": "00:77:65:62",
             "device": device, "device_name": null, "origin": "admin", "status": "down", "tap": null,
             "domain": null, "port_security": true, "isolated": false, "security_groups": [],
             "effective_security_groups": [], "filtered": false,

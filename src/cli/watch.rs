@@ -166,6 +166,14 @@ fn plain(value: &Value) -> String {
         Value::String(text) if text.is_empty() => "-".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(items) if items.is_empty() => "-".to_owned(),
+        // Rules of a security group have spaces in them.
+        Value::Array(items) if items.iter().all(Value::is_object) => {
+            items.iter().map(plain).collect::<Vec<_>>().join("; ")
+        }
+        Value::Object(_) => match serde_json::from_value::<dbus::RuleInfo>(value.clone()) {
+            Ok(rule) => rule.rule.to_string(),
+            Err(_) => value.to_string(),
+        },
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
         other => other.to_string(),
     }

@@ -1,7 +1,7 @@
 //! `/etc/vmfabric/vmfabricd.toml`: the facts of this host. Every error names the file, the line and the key.
 
 use crate::{
-    intent::{Bridging, HostConfig, HostDns, PhysicalNetwork, ResourceName},
+    intent::{Bridging, DhcpLimits, HostConfig, HostDns, PhysicalNetwork, ResourceName},
     net::{DnsForwarder, DomainName, IfName, VlanId},
 };
 use serde::Deserialize;
@@ -38,6 +38,7 @@ pub enum ConfigError {
 #[serde(default, deny_unknown_fields)]
 struct File {
     libvirt: Libvirt,
+    dhcp: Dhcp,
     dns: Dns,
     log: Log,
     forwarding: Forwarding,
@@ -55,6 +56,13 @@ impl Default for Libvirt {
     fn default() -> Self {
         Self { uri: "qemu:///system".to_owned() }
     }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Dhcp {
+    leases_per_port: Option<Spanned<i64>>,
+    packets_per_port: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -125,6 +133,11 @@ impl Config {
         let level = file.log.level;
         super::log::filter_of(level.get_ref()).map_err(|why| fail((level.span(), why)))?;
         let mut host = HostConfig::default();
+        let DhcpLimits { leases_per_port, packets_per_port } = host.dhcp;
+        host.dhcp = DhcpLimits {
+            leases_per_port: limit(file.dhcp.leases_per_port.as_ref(), leases_per_port).map_err(fail)?,
+            packets_per_port: limit(file.dhcp.packets_per_port.as_ref(), packets_per_port).map_err(fail)?,
+        };
         for link in &file.forwarding.egress {
             host.egress.insert(interface(link).map_err(fail)?);
         }
@@ -155,6 +168,12 @@ impl Config {
 }
 
 type Fault = (Range<usize>, String);
+
+fn limit(given: Option<&Spanned<i64>>, default: u32) -> Result<u32, Fault> {
+    let Some(given) = given else { return Ok(default) };
+    let number = *given.get_ref();
+    u32::try_from(number).map_err(|_| (given.span(), format!("{number} is no limit; use 1 or more, or 0 for none")))
+}
 
 fn physical_network(key: &Spanned<String>, table: &Physical) -> Result<(ResourceName, PhysicalNetwork), Fault> {
     let name = ResourceName::new(key.get_ref()).map_err(|error| (key.span(), error.to_string()))?;
@@ -292,6 +311,7 @@ mod tests {
     fn reads_a_whole_file() {
         let text = "\
             [libvirt]\nuri = \"test:///default\"\n\
+            [dhcp]\nleases_per_port = 0\n\
             [dns]\nupstream = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]\nrate_limit = 500\n\
             [dns.forwarders]\n\"corp.example\" = [\"10.0.0.53\"]\n\"no.example\" = []\n\
             [log]\nlevel = \"debug\"\n\
@@ -300,6 +320,8 @@ mod tests {
             [physical_networks.lan]\ninterface = \"eth1\"\nvlans = \"100-199\"\n\
             [physical_networks.dc]\nbridge = \"br0\"\nnative_vlan = 4094\n";
         let config = Config::parse(text, "f.toml").expect("valid");
+        let limits = DhcpLimits { leases_per_port: 0, ..DhcpLimits::default() };
+        assert_eq!(config.host.dhcp, limits);
         assert_eq!(config.upstream_dns[0].to_string(), "192.0.2.53:53");
         assert_eq!(format!("{:?}", config.host.dns.forwarders), "[corp.example=10.0.0.53, no.example=]");
         assert_eq!((config.host.dns.rate_limit, config.host.dns.refuse_private), (500, false));
@@ -316,6 +338,7 @@ mod tests {
     fn every_error_names_file_line_and_key() {
         let cases = [
             ("[log]\nlevel = 7\n", "f.toml:2: log.level: "),
+            ("[dhcp]\npackets_per_port = -1\n", "f.toml:2: dhcp.packets_per_port: -1 is no limit"),
             ("[lgo]\n", "f.toml:1: lgo: unknown field"),
             ("a = \n", "f.toml:1: a: "),
             ("[filter]\nhost_services = [\"tcp\"]\n", "f.toml:2: filter.host_services: 'tcp' is no service; write"),

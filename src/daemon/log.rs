@@ -1,5 +1,6 @@
 //! Messages with fields, to the journal or to stderr, at a level that can be changed while the daemon runs.
 
+use super::journal::Journal;
 use crate::dbus::LogControl;
 use std::{
     io::IsTerminal as _,
@@ -31,9 +32,7 @@ impl Log {
         let asked = level.is_some();
         let text = level.unwrap_or_else(|| "info".to_owned());
         let (layer, filter) = reload::Layer::new(filter_of(&text).unwrap_or_else(|_| EnvFilter::new("info")));
-        let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
-        // `journalctl VMFABRIC_DOMAIN=web`.
-        let journal = journal.map(|layer| layer.with_field_prefix(Some("VMFABRIC".to_owned())));
+        let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| Journal::connect().ok());
         let stderr = journal.is_none().then(|| {
             let ansi = std::io::stderr().is_terminal();
             tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(ansi).with_target(false)

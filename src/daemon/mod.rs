@@ -2,6 +2,7 @@
 
 mod clean_up;
 mod config;
+mod journal;
 mod lease_names;
 mod log;
 mod outlets;
@@ -127,8 +128,8 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let libvirt = triggers.libvirt.then(|| libvirt::spawn(libvirt, libvirt_events)).transpose();
     let libvirt = libvirt.map_err(io_error("the libvirt thread cannot start"))?;
     let (dhcp_events, dhcp_inbox) = mpsc::channel(EVENTS);
-    let services =
-        Services::new(store.clone(), dhcp_events, DnsShared::new(upstreams.clone()), libvirt, paths.hook_index.clone());
+    let dns = DnsShared::new(upstreams.clone()).map_err(io_error("the DNS thread cannot start"))?;
+    let services = Services::new(store.clone(), dhcp_events, dns, libvirt, paths.hook_index.clone());
 
     let view = Arc::new(RwLock::new(View::default()));
     let (notices, _) = broadcast::channel(EVENTS);

@@ -2,21 +2,23 @@
 
 use super::lease_names::LeaseNames;
 use crate::{
-    backend::{Store, Write},
+    backend::{LeaseRecord, Store, Write},
     intent::NetworkId,
     libvirt::{LibvirtHandle, publish::PublishedNetwork},
     net::{DomainName, IfName, IpNet},
     planner::{Problem, Subject},
     protocol::{
-        dhcpv4::{LeaseChange, Scope},
+        dhcpv4::{Lease, LeaseChange, Scope},
         dns::{Policy, Zone, hidden_key, hides},
     },
     reconciler::{DnsService, HookIndex, NetworkServices, Outlets},
     server::{
+        clock::LeaseClock,
         dhcpv4::{CommitError, DhcpEvent, DhcpServer, LeaseStore},
         dns::{DnsListen, DnsScope, DnsServer, DnsShared, SharedZone},
     },
 };
+use futures_util::future::join_all;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     io::Write as _,
@@ -42,14 +44,27 @@ impl<S> StoredLeases<S> {
 }
 
 impl<S: Store> LeaseStore for StoredLeases<S> {
-    async fn commit(&self, change: LeaseChange) -> Result<(), CommitError> {
-        let write = match &change {
+    async fn commit(&self, changes: Vec<LeaseChange>) -> Vec<Result<(), CommitError>> {
+        let write = |change: &LeaseChange| match change {
             LeaseChange::Put(lease) => Write::PutLease(lease.into()),
             LeaseChange::Remove(lease) => Write::DeleteLease { network: lease.network, address: lease.address.into() },
         };
-        self.store.commit(vec![write]).await.map_err(CommitError::new)?;
-        self.names.note(&change);
-        Ok(())
+        if self.store.commit(changes.iter().map(write).collect()).await.is_ok() {
+            changes.iter().for_each(|change| self.names.note(change));
+            return changes.iter().map(|_| Ok(())).collect();
+        }
+        // One that cannot be stored, for want of space say, is not to take the others along.
+        let alone = changes.iter().map(async |change| {
+            self.store.commit(vec![write(change)]).await.map_err(CommitError::new)?;
+            self.names.note(change);
+            Ok(())
+        });
+        join_all(alone).await
+    }
+
+    async fn load(&self, network: Uuid) -> Result<Vec<Lease>, CommitError> {
+        let records = self.store.leases(network).await.map_err(CommitError::new)?;
+        Ok(records.iter().filter_map(LeaseRecord::to_v4).collect())
     }
 }
 
@@ -104,7 +119,7 @@ impl<S: Store> Services<S> {
                 } else if server.update(new.clone()).await.is_ok() {
                     served.dhcp = Some((new, server));
                 } else {
-                    self.start_dhcp(served, new, services);
+                    self.start_dhcp(served, new, services.lease_clock).await;
                 }
             }
             (old, new) => {
@@ -112,21 +127,20 @@ impl<S: Store> Services<S> {
                     server.stop().await;
                 }
                 if let Some(scope) = new {
-                    self.start_dhcp(served, scope, services);
+                    self.start_dhcp(served, scope, services.lease_clock).await;
                 }
             }
         }
     }
 
-    fn start_dhcp(&self, served: &mut Served, scope: Scope, services: &mut NetworkServices) {
-        let leases = std::mem::take(&mut services.leases);
-        let interface = scope.interface.clone();
-        match DhcpServer::start(scope.clone(), leases, self.leases.clone(), self.dhcp_events.clone()) {
+    async fn start_dhcp(&self, served: &mut Served, scope: Scope, clock: LeaseClock) {
+        let (network, interface) = (NetworkId(scope.network), scope.interface.clone());
+        match DhcpServer::start(scope.clone(), clock, self.leases.clone(), self.dhcp_events.clone()).await {
             Ok(server) => {
-                tracing::info!(network = %services.network, %interface, "serving DHCP");
+                tracing::info!(%network, %interface, "serving DHCP");
                 served.dhcp = Some((scope, server));
             }
-            Err(error) => served.problems.push(Problem::new(Subject::Network(services.network), error.to_string())),
+            Err(error) => served.problems.push(Problem::new(Subject::Network(network), error.to_string())),
         }
     }
 

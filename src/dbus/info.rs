@@ -48,6 +48,9 @@ pub struct NetworkInfo {
     /// Networks whose guests may ask for this one's names.
     pub dns_shared_with: Vec<OwnedObjectPath>,
     pub dns_forward_unknown: bool,
+    /// As people write them, `ntp-servers=10.0.0.1`.
+    pub dhcp_options: Vec<String>,
+    pub dhcp_boot: Vec<String>,
     pub subnets: Vec<OwnedObjectPath>,
     /// What ports have that say nothing of their own.
     pub port_security: bool,
@@ -76,7 +79,13 @@ pub struct SubnetInfo {
     pub host_routes: Vec<(String, String)>,
     /// `none`, `routed` or `nat`.
     pub forward: String,
+    /// 4294967295: for ever.
     pub lease_seconds: u32,
+    pub dhcp_options: Vec<String>,
+    pub dhcp_boot: Vec<String>,
+    pub dhcp_relays: Vec<String>,
+    /// No address of the pools is left for another guest.
+    pub dhcp_pool_full: bool,
     pub status: String,
     pub problems: Vec<String>,
 }
@@ -94,6 +103,9 @@ pub struct PortInfo {
     pub trunk_vlans: Vec<u16>,
     pub trunk_only_tagged: bool,
     pub dns_name: String,
+    pub dhcp_options: Vec<String>,
+    pub dhcp_boot: Vec<String>,
+    pub dhcp_client_id: String,
     /// UUID of the libvirt domain that it is for.
     pub device: String,
     /// That domain's name, where known.
@@ -243,6 +255,8 @@ impl NetworkInfo {
                 .map(|id| path::network(*id))
                 .collect(),
             dns_forward_unknown: network.dns.forward_unknown,
+            dhcp_options: texts(&network.dhcp_options),
+            dhcp_boot: texts(&network.dhcp_boot),
             subnets: view.intent.subnets_of(network.id).map(|subnet| path::subnet(subnet.id)).collect(),
             port_security: network.security.port_security,
             security_groups: paths(&network.security.groups),
@@ -256,7 +270,8 @@ impl NetworkInfo {
         changes!(old, new: "Name" => name, "Segment" => segment, "PhysicalNetwork" => physical_network,
             "Vlan" => vlan, "Bridge" => bridge, "Mtu" => mtu, "DnsDomain" => dns_domain, "DnsRecords" => dns_records,
             "DnsForwarders" => dns_forwarders, "DnsSharedWith" => dns_shared_with,
-            "DnsForwardUnknown" => dns_forward_unknown, "Subnets" => subnets,
+            "DnsForwardUnknown" => dns_forward_unknown, "DhcpOptions" => dhcp_options, "DhcpBoot" => dhcp_boot,
+            "Subnets" => subnets,
             "PortSecurity" => port_security, "SecurityGroups" => security_groups, "Isolated" => isolated,
             "Status" => status, "Problems" => problems)
     }
@@ -286,6 +301,10 @@ impl SubnetInfo {
             host_routes: subnet.host_routes.iter().map(route).collect(),
             forward: subnet.forward.to_string(),
             lease_seconds: subnet.lease_seconds,
+            dhcp_options: texts(&subnet.dhcp_options),
+            dhcp_boot: texts(&subnet.dhcp_boot),
+            dhcp_relays: texts(&subnet.dhcp_relays),
+            dhcp_pool_full: view.full_pools.contains(&subnet.id),
             status: status(&problems),
             problems,
         }
@@ -294,7 +313,9 @@ impl SubnetInfo {
     pub fn changes(old: &Self, new: &Self) -> Changes {
         changes!(old, new: "Network" => network, "Name" => name, "Cidr" => cidr, "Gateway" => gateway,
             "HostAddress" => host_address, "Pools" => pools, "Dhcp" => dhcp, "DnsServers" => dns_servers,
-            "HostRoutes" => host_routes, "Forward" => forward, "LeaseSeconds" => lease_seconds, "Status" => status,
+            "HostRoutes" => host_routes, "Forward" => forward, "LeaseSeconds" => lease_seconds,
+            "DhcpOptions" => dhcp_options, "DhcpBoot" => dhcp_boot, "DhcpRelays" => dhcp_relays,
+            "DhcpPoolFull" => dhcp_pool_full, "Status" => status,
             "Problems" => problems)
     }
 }
@@ -325,6 +346,9 @@ impl PortInfo {
             trunk_vlans: trunk.map(|trunk| trunk.tagged.iter().map(|vid| vid.get()).collect()).unwrap_or_default(),
             trunk_only_tagged: trunk.is_some_and(|trunk| !trunk.native),
             dns_name: text(port.dns_name.as_ref()),
+            dhcp_options: texts(&port.dhcp_options),
+            dhcp_boot: texts(&port.dhcp_boot),
+            dhcp_client_id: text(port.dhcp_client_id.as_ref()),
             device: text(port.device.as_ref().map(|device| device.domain)),
             device_name: text(guest.or(port.device.as_ref()).map(|device| &device.name)),
             origin: match port.origin {
@@ -353,7 +377,8 @@ impl PortInfo {
 
     pub fn changes(old: &Self, new: &Self) -> Changes {
         changes!(old, new: "Name" => name, "Mac" => mac, "Addresses" => addresses, "TrunkVlans" => trunk_vlans,
-            "TrunkOnlyTagged" => trunk_only_tagged, "DnsName" => dns_name, "Device" => device,
+            "TrunkOnlyTagged" => trunk_only_tagged, "DnsName" => dns_name, "DhcpOptions" => dhcp_options,
+            "DhcpBoot" => dhcp_boot, "DhcpClientId" => dhcp_client_id, "Device" => device,
             "DeviceName" => device_name, "Origin" => origin, "Status" => status, "Tap" => tap, "Domain" => domain,
             "PortSecurity" => port_security, "Isolated" => isolated, "SecurityGroups" => security_groups,
             "EffectiveSecurityGroups" => effective_security_groups, "Filtered" => filtered, "Inherited" => inherited,

@@ -16,8 +16,7 @@ pub type Answer = HashMap<String, Variant<'static>>;
 
 pub fn explain(view: &View, name: &str) -> Result<Answer, Error> {
     let port = view.intent.find_port(name)?;
-    let services = host_services(view);
-    let policy = Policy::new(&view.intent, &services);
+    let policy = Policy::new(&view.intent, &view.host.host_services);
     let mut explained = policy::explain(&policy, port.id)?;
     let subjects = [Subject::Port(port.id), Subject::Network(port.network), Subject::Host];
     let problems = subjects.into_iter().flat_map(|subject| view.problems_of(subject));
@@ -29,13 +28,19 @@ pub fn explain(view: &View, name: &str) -> Result<Answer, Error> {
                 .into(),
         );
     }
+    if explained.groups.is_some() && explained.stateful && !view.capabilities.bridge_conntrack {
+        explained.problems.push(
+            "this kernel cannot track connections on bridges (CONFIG_NF_CONNTRACK_BRIDGE), which its stateful groups need: \
+             guests that ask for this port are not started; load nf_conntrack_bridge, or boot a kernel that has it"
+                .into(),
+        );
+    }
     answer(&explained)
 }
 
 pub fn trace(view: &View, request: &Dictionary) -> Result<Answer, Error> {
     let request: policy::Request = value::parse(request)?;
-    let services = host_services(view);
-    let policy = Policy::new(&view.intent, &services);
+    let policy = Policy::new(&view.intent, &view.host.host_services);
     let traced = policy::trace(&policy, &request).map_err(|error| match view.intent.find_port(&request.from) {
         Err(IntentError::NotFound { .. }) if error.0.starts_with("there is no port") => Error::NotFound(error.0),
         _ => Error::InvalidArgument(error.0),
@@ -72,9 +77,4 @@ fn variant(value: Value) -> Option<Variant<'static>> {
 fn dictionary(value: Value) -> Option<Answer> {
     let Value::Object(fields) = value else { return None };
     Some(fields.into_iter().filter_map(|(key, value)| Some((key, variant(value)?))).collect())
-}
-
-/// What `[filter] host_services` opens.
-fn host_services(view: &View) -> Vec<(u8, u16)> {
-    view.host.host_services.iter().map(|service| (service.protocol, service.port)).collect()
 }

@@ -259,6 +259,6 @@ fn described(lease: &LeaseRecord, view: &View) -> HashMap<&'static str, Variant<
         ("client", lease.client.clone().into()),
         ("host_name", lease.host_name.clone().unwrap_or_default().into()),
         ("port", lease.port.map(|port| port.to_string()).unwrap_or_default().into()),
-        ("expires", lease.expires.into()),
+        ("expires", view.lease_clock.to_wall(lease.expires).into()),
     ])
 }

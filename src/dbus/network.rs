@@ -172,6 +172,16 @@ impl NetworkObject {
     }
 
     #[zbus(property)]
+    fn dhcp_options(&self) -> Vec<String> {
+        self.info.read(|info| info.dhcp_options.clone())
+    }
+
+    #[zbus(property)]
+    fn dhcp_boot(&self) -> Vec<String> {
+        self.info.read(|info| info.dhcp_boot.clone())
+    }
+
+    #[zbus(property)]
     fn status(&self) -> String {
         self.info.read(|info| info.status.clone())
     }

@@ -128,6 +128,21 @@ impl PortObject {
     }
 
     #[zbus(property)]
+    fn dhcp_options(&self) -> Vec<String> {
+        self.info.read(|info| info.dhcp_options.clone())
+    }
+
+    #[zbus(property)]
+    fn dhcp_boot(&self) -> Vec<String> {
+        self.info.read(|info| info.dhcp_boot.clone())
+    }
+
+    #[zbus(property)]
+    fn dhcp_client_id(&self) -> String {
+        self.info.read(|info| info.dhcp_client_id.clone())
+    }
+
+    #[zbus(property)]
     fn status(&self) -> String {
         self.info.read(|info| info.status.clone())
     }

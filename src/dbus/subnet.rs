@@ -133,6 +133,26 @@ impl SubnetObject {
     }
 
     #[zbus(property)]
+    fn dhcp_options(&self) -> Vec<String> {
+        self.info.read(|info| info.dhcp_options.clone())
+    }
+
+    #[zbus(property)]
+    fn dhcp_boot(&self) -> Vec<String> {
+        self.info.read(|info| info.dhcp_boot.clone())
+    }
+
+    #[zbus(property)]
+    fn dhcp_relays(&self) -> Vec<String> {
+        self.info.read(|info| info.dhcp_relays.clone())
+    }
+
+    #[zbus(property)]
+    fn dhcp_pool_full(&self) -> bool {
+        self.info.read(|info| info.dhcp_pool_full)
+    }
+
+    #[zbus(property)]
     fn status(&self) -> String {
         self.info.read(|info| info.status.clone())
     }

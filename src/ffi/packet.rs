@@ -11,6 +11,9 @@ use tokio::io::{
 /// `ETH_P_IP`.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 
+/// `ETH_P_ARP`.
+pub const ETHERTYPE_ARP: u16 = 0x0806;
+
 /// A `sockaddr_ll`: to bind to an interface, or to send a frame to `destination` through it. `interface` is an
 /// interface index, `ethertype` in host byte order.
 pub fn link_address(interface: u32, ethertype: u16, destination: [u8; 6]) -> io::Result<SockAddr> {

@@ -3,8 +3,12 @@
 use super::{
     Bridging, Change, Forward, HostConfig, Intent, IntentError, Network, Port, Segment, Subnet, check_security,
 };
-use crate::net::{IpNet, VlanId};
+use crate::net::{BootRule, DhcpOption, IpNet, VlanId};
 use std::net::IpAddr;
+
+/// Per network, subnet or port; a reply has no room for more.
+const MAX_OPTIONS: usize = 64;
+const MAX_RELAYS: usize = 64;
 
 pub(super) fn check(intent: &Intent, change: &Change, host: &HostConfig) -> Result<(), IntentError> {
     match change {
@@ -46,7 +50,26 @@ fn check_network(intent: &Intent, network: &Network, host: &HostConfig) -> Resul
     }
     check_security::check_network(intent, network)?;
     super::dns::check(intent, network)?;
+    check_dhcp(&network.dhcp_options, &network.dhcp_boot)?;
     check_physical(network, host)
+}
+
+fn check_dhcp(options: &[DhcpOption], boot: &[BootRule]) -> Result<(), IntentError> {
+    let invalid = |text: String| Err(IntentError::Invalid(text));
+    if options.len() > MAX_OPTIONS || boot.len() > MAX_OPTIONS {
+        return invalid(format!("at most {MAX_OPTIONS} DHCP options and boot rules are told"));
+    }
+    for (i, option) in options.iter().enumerate() {
+        if options[..i].iter().any(|other| (other.code(), other.class()) == (option.code(), option.class())) {
+            return invalid(format!("DHCP option {} is given twice", option.code()));
+        }
+    }
+    for (i, rule) in boot.iter().enumerate() {
+        if boot[..i].iter().any(|other| other.selector() == rule.selector()) {
+            return invalid(format!("the boot rule '{rule}' has another for the same clients beside it"));
+        }
+    }
+    Ok(())
 }
 
 fn check_segments(network: &Network, other: &Network) -> Result<(), IntentError> {
@@ -114,7 +137,14 @@ fn check_subnet(intent: &Intent, subnet: &Subnet, host: &HostConfig) -> Result<(
     if subnet.forward != Forward::None && subnet.gateway != subnet.host_address {
         return bad("with forward nat or routed the host is the gateway: host_address and gateway must be one");
     }
-    if subnet.dhcp && subnet.host_address.is_none() {
+    if let Some(relay) = subnet.dhcp_relays.iter().find(|relay| !cidr.contains(&IpAddr::V4(**relay))) {
+        return bad(&format!("the relay agent {relay} is outside; its giaddr is its address in this subnet"));
+    }
+    if subnet.dhcp_relays.len() > MAX_RELAYS {
+        return bad(&format!("it has more than {MAX_RELAYS} relay agents"));
+    }
+    check_dhcp(&subnet.dhcp_options, &subnet.dhcp_boot)?;
+    if subnet.dhcp && subnet.host_address.is_none() && subnet.dhcp_relays.is_empty() {
         return bad("dhcp needs an address for the host to serve from; set host_address or gateway");
     }
     if subnet.host_address.is_some() && foreign_bridge(network, host) {
@@ -212,6 +242,13 @@ fn check_port(intent: &Intent, port: &Port, host: &HostConfig) -> Result<(), Int
         && intent.ports().any(|other| other.id != port.id && other.name.as_ref() == Some(name))
     {
         return Err(IntentError::NameTaken { kind: "port", name: name.to_string() });
+    }
+    check_dhcp(&port.dhcp_options, &port.dhcp_boot)?;
+    let same_client = |other: &&Port| other.id != port.id && other.dhcp_client_id == port.dhcp_client_id;
+    if let Some(client) = &port.dhcp_client_id
+        && let Some(other) = intent.ports_of(port.network).find(same_client)
+    {
+        return Err(IntentError::Invalid(format!("DHCP client {client} has port {} already", describe(other))));
     }
     check_addresses(intent, port)?;
     check_security::check_port(intent, network, port)?;

@@ -5,10 +5,15 @@ use super::{
     PortId, ResourceName, Segment, Subnet, SubnetId, Trunk,
     draft_security::{PairDraft, names_of},
 };
-use crate::net::{AddressRange, DnsForwarder, DnsLabel, DnsRecord, DomainName, IpNet, MacAddr, VlanId};
+use crate::net::{
+    AddressRange, BootRule, ClientId, DhcpOption, DnsForwarder, DnsLabel, DnsRecord, DomainName, IpNet, MacAddr, VlanId,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 use uuid::Uuid;
 
 /// A network to be. With neither `vlan` nor `flat` it is local.
@@ -43,6 +48,10 @@ pub struct NetworkDraft {
     pub dns_shared_with: Vec<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dns_forward_unknown: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_options: Vec<DhcpOption>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_boot: Vec<BootRule>,
 }
 
 /// A subnet to be.
@@ -76,6 +85,12 @@ pub struct SubnetDraft {
     pub forward: Option<Forward>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_seconds: Option<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_options: Vec<DhcpOption>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_boot: Vec<BootRule>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_relays: Vec<Ipv4Addr>,
 }
 
 /// A port to be.
@@ -99,6 +114,12 @@ pub struct PortDraft {
     pub trunk_only_tagged: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns_name: Option<DnsLabel>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_options: Vec<DhcpOption>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_boot: Vec<BootRule>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp_client_id: Option<ClientId>,
     /// UUID of the libvirt domain that it is for. Default: whichever guest's NIC has its MAC and names its network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Uuid>,
@@ -168,6 +189,8 @@ impl NetworkDraft {
             dns_forwarders: forwarders,
             dns_shared_with: shared_with.iter().map(ToString::to_string).collect(),
             dns_forward_unknown: forward_unknown,
+            dhcp_options: network.dhcp_options.clone(),
+            dhcp_boot: network.dhcp_boot.clone(),
             ..Self::named(name)
         }
     }
@@ -194,6 +217,8 @@ impl NetworkDraft {
             dns_forwarders: Vec::new(),
             dns_shared_with: Vec::new(),
             dns_forward_unknown: false,
+            dhcp_options: Vec::new(),
+            dhcp_boot: Vec::new(),
         }
     }
 
@@ -227,8 +252,8 @@ impl NetworkDraft {
             shared_with: shared_with.collect::<Result<_, IntentError>>()?,
             forward_unknown: self.dns_forward_unknown,
         };
-        let (name, mtu, dns_domain) = (self.name, self.mtu, self.dns_domain);
-        Ok(Network { id, name, segment, bridge, mtu, dns_domain, zone, security, dns })
+        let Self { name, mtu, dns_domain, dhcp_options, dhcp_boot, .. } = self;
+        Ok(Network { id, name, segment, bridge, mtu, dns_domain, zone, security, dns, dhcp_options, dhcp_boot })
     }
 }
 
@@ -246,6 +271,9 @@ impl SubnetDraft {
             host_routes: subnet.host_routes.clone(),
             forward: Some(subnet.forward),
             lease_seconds: Some(subnet.lease_seconds),
+            dhcp_options: subnet.dhcp_options.clone(),
+            dhcp_boot: subnet.dhcp_boot.clone(),
+            dhcp_relays: subnet.dhcp_relays.clone(),
         }
     }
 
@@ -284,6 +312,9 @@ impl SubnetDraft {
             host_routes: self.host_routes,
             forward,
             lease_seconds: self.lease_seconds.unwrap_or(Subnet::DEFAULT_LEASE_SECONDS),
+            dhcp_options: self.dhcp_options,
+            dhcp_boot: self.dhcp_boot,
+            dhcp_relays: self.dhcp_relays,
         })
     }
 }
@@ -308,6 +339,9 @@ impl PortDraft {
             trunk_vlans: BTreeSet::new(),
             trunk_only_tagged: false,
             dns_name: None,
+            dhcp_options: Vec::new(),
+            dhcp_boot: Vec::new(),
+            dhcp_client_id: None,
             device: None,
             port_security: None,
             security_groups: None,
@@ -330,6 +364,9 @@ impl PortDraft {
             trunk_vlans: port.trunk.as_ref().map(|trunk| trunk.tagged.clone()).unwrap_or_default(),
             trunk_only_tagged: port.trunk.as_ref().is_some_and(|trunk| !trunk.native),
             dns_name: port.dns_name.clone(),
+            dhcp_options: port.dhcp_options.clone(),
+            dhcp_boot: port.dhcp_boot.clone(),
+            dhcp_client_id: port.dhcp_client_id.clone(),
             device: port.device.as_ref().map(|device| device.domain),
             ..Self::on(port.network.to_string())
         };
@@ -374,6 +411,9 @@ impl PortDraft {
             fixed_ips,
             trunk,
             dns_name: self.dns_name,
+            dhcp_options: self.dhcp_options,
+            dhcp_boot: self.dhcp_boot,
+            dhcp_client_id: self.dhcp_client_id,
             device,
             security,
             origin: old.map_or(Origin::Admin, |old| old.origin),

@@ -19,6 +19,22 @@ pub struct HostConfig {
     pub host_services: BTreeSet<HostService>,
     /// Whether a guest's metadata may take port security off its NICs.
     pub metadata_port_security_off: bool,
+    pub dhcp: DhcpLimits,
+}
+
+/// What one guest's port may ask of DHCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DhcpLimits {
+    /// Addresses out of the pools, besides those reserved for the port. 0: no limit.
+    pub leases_per_port: u32,
+    /// Packets a second. 0: no limit.
+    pub packets_per_port: u32,
+}
+
+impl Default for DhcpLimits {
+    fn default() -> Self {
+        Self { leases_per_port: 16, packets_per_port: 100 }
+    }
 }
 
 /// A port of this host that guests may reach.

@@ -28,7 +28,7 @@ pub use dns::{HostDns, MAX_FORWARDERS, MAX_RECORDS, NetworkDns};
 pub use draft::{NetworkDraft, PortDraft, SubnetDraft, patched};
 pub use draft_security::{AddressGroupDraft, PairDraft, SecurityGroupDraft};
 pub use error::IntentError;
-pub use host::{Bridging, HostConfig, HostService, PhysicalNetwork};
+pub use host::{Bridging, DhcpLimits, HostConfig, HostService, PhysicalNetwork};
 pub use name::ResourceName;
 pub use network::{Network, Segment};
 pub use port::{Device, FixedIp, Origin, Port, Trunk};

@@ -1,5 +1,5 @@
 use super::{Intent, NetworkDns, NetworkId, NetworkSecurity, ResourceName};
-use crate::net::{DomainName, IfName, VlanId};
+use crate::net::{BootRule, DhcpOption, DomainName, IfName, VlanId};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt};
 
@@ -28,6 +28,12 @@ pub struct Network {
     pub security: NetworkSecurity,
     #[serde(default)]
     pub dns: NetworkDns,
+    /// DHCP options that guests are told besides; a port's win over its subnet's, those over its network's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_options: Vec<DhcpOption>,
+    /// What guests that boot from the network are told, by the same ranks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_boot: Vec<BootRule>,
 }
 
 /// How a network's frames are carried.

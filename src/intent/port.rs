@@ -1,5 +1,5 @@
 use super::{NetworkId, PortId, PortSecurity, ResourceName, SubnetId};
-use crate::net::{DnsLabel, MacAddr, VlanId};
+use crate::net::{BootRule, ClientId, DhcpOption, DnsLabel, MacAddr, VlanId};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, net::IpAddr};
 use uuid::Uuid;
@@ -21,6 +21,15 @@ pub struct Port {
     pub trunk: Option<Trunk>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns_name: Option<DnsLabel>,
+    /// DHCP options that guests are told besides; a port's win over its subnet's, those over its network's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_options: Vec<DhcpOption>,
+    /// What guests that boot from the network are told, by the same ranks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_boot: Vec<BootRule>,
+    /// Who gets its address besides its MAC address: the client with this identifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp_client_id: Option<ClientId>,
     /// The guest that it is for. `None`: whichever guest's NIC has its MAC and names its network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,

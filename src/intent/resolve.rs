@@ -2,8 +2,8 @@
 //! the libvirt network that offers one of ours; a bridge of ours.
 
 use super::{
-    Change, Device, HostConfig, Intent, IntentError, Network, NetworkId, Origin, Port, PortId, PortSecurity, Segment,
-    SubnetId, Trunk,
+    Change, Device, HostConfig, Intent, IntentError, Network, NetworkId, Origin, Port, PortId, PortSecurity,
+    SecurityGroupId, Segment, SubnetId, Trunk,
 };
 use crate::net::{IfName, MacAddr, VlanId};
 use std::{collections::BTreeSet, net::IpAddr};
@@ -19,6 +19,9 @@ pub struct NicRequest {
     /// The network or port that the guest's metadata asks for, by name or id.
     pub wish_network: Option<String>,
     pub wish_port: Option<String>,
+    /// What the metadata says of security; `None`: nothing. Groups by name or id.
+    pub wish_groups: Option<Vec<String>>,
+    pub wish_port_security: Option<bool>,
     /// libvirt's `<vlan>`: tagged VLANs of a trunk, or the one of an access port.
     pub vlans: BTreeSet<VlanId>,
     pub native_vlan: Option<VlanId>,
@@ -66,6 +69,62 @@ pub struct ResolveError {
 
 /// Finds the port of a NIC, or makes the plan of one.
 pub fn resolve(
+    intent: &Intent,
+    host: &HostConfig,
+    nic: &NicRequest,
+    leased: impl Fn(SubnetId, IpAddr) -> bool,
+) -> Result<Resolution, ResolveError> {
+    let fail = |why: String| ResolveError { mac: nic.mac, guest: nic.domain_name.clone(), why };
+    let resolution = find(intent, host, nic, leased)?;
+    let port = match &resolution {
+        Resolution::NotOurs => return Ok(resolution),
+        Resolution::New(port) => Some(&**port),
+        Resolution::Port(id) => intent.port(*id),
+    };
+    match port {
+        Some(port) => check_wish(intent, host, nic, port).map_err(fail).map(|()| resolution),
+        None => Ok(resolution),
+    }
+}
+
+/// Refuses a wish for security that cannot be heeded: a guest is not to start less filtered than its definition says.
+fn check_wish(intent: &Intent, host: &HostConfig, nic: &NicRequest, port: &Port) -> Result<(), String> {
+    let wished = wished_security(intent, nic, &port.security)?;
+    if nic.wish_port_security == Some(false) && !host.metadata_port_security_off {
+        return Err("its metadata takes port security off, which this host does not allow; take port-security='off' \
+             out, or set metadata_port_security_off = true in [filter] of vmfabricd.toml and reload"
+            .to_owned());
+    }
+    if port.origin == Origin::Admin && wished != port.security {
+        let name = port.name.as_ref().map_or_else(|| port.id.to_string(), ToString::to_string);
+        return Err(format!(
+            "its metadata asks for other security than port {name} has, which an administrator made; change the one \
+             (vmfabric port set {name} …) or the other"
+        ));
+    }
+    Ok(())
+}
+
+/// A port's security as the metadata wishes it; what that leaves out stays.
+fn wished_security(intent: &Intent, nic: &NicRequest, own: &PortSecurity) -> Result<PortSecurity, String> {
+    let groups = nic.wish_groups.as_ref().map(|names| names.iter().map(|name| find_group(intent, name)).collect());
+    Ok(PortSecurity {
+        groups: groups.transpose()?.or_else(|| own.groups.clone()),
+        port_security: nic.wish_port_security.or(own.port_security),
+        ..own.clone()
+    })
+}
+
+fn find_group(intent: &Intent, name: &str) -> Result<SecurityGroupId, String> {
+    intent.find_security_group(name).map(|group| group.id).map_err(|_| {
+        format!(
+            "its metadata asks for security group '{name}', which does not exist; make it with \
+             'vmfabric security-group create {name}', or change the metadata"
+        )
+    })
+}
+
+fn find(
     intent: &Intent,
     host: &HostConfig,
     nic: &NicRequest,
@@ -187,6 +246,9 @@ fn fresh(
         fixed_ips: intent.allot(network, nic.mac, leased)?,
         trunk: trunk_of(nic),
         dns_name: None,
+        dhcp_options: Vec::new(),
+        dhcp_boot: Vec::new(),
+        dhcp_client_id: None,
         device: Some(nic.guest()),
         security: PortSecurity::default(),
         origin: Origin::Guest,
@@ -209,16 +271,24 @@ fn guest_port_id(domain: Uuid, mac: MacAddr, network: NetworkId) -> PortId {
 
 /// The changes that make a resolution true.
 pub fn changes_for(intent: &Intent, resolution: &Resolution, nic: &NicRequest) -> Vec<Change> {
+    // That it can be heeded was made sure of when the port was found.
+    let security = |own: &PortSecurity| wished_security(intent, nic, own).unwrap_or_else(|_| own.clone());
     match resolution {
         Resolution::NotOurs => Vec::new(),
         Resolution::New(port) => {
             let old = intent.port_by_device(nic.domain, nic.mac).map(|old| Change::DeletePort(old.id));
-            old.into_iter().chain([Change::PutPort((**port).clone())]).collect()
+            let port = Port { security: security(&port.security), ..(**port).clone() };
+            old.into_iter().chain([Change::PutPort(port)]).collect()
         }
         Resolution::Port(id) => match intent.port(*id) {
             // The guest was renamed, or its trunk has other VLANs. A port that a person made keeps what they said of it.
             Some(port) if port.origin == Origin::Guest => {
-                let now = Port { device: Some(nic.guest()), trunk: trunk_of(nic), ..port.clone() };
+                let now = Port {
+                    device: Some(nic.guest()),
+                    trunk: trunk_of(nic),
+                    security: security(&port.security),
+                    ..port.clone()
+                };
                 if now == *port { Vec::new() } else { vec![Change::PutPort(now)] }
             }
             _ => Vec::new(),
@@ -243,10 +313,55 @@ mod tests {
             source: NicSource::Bridge(IfName::new("vmf-lan").expect("name")),
             wish_network: Some("lab".into()),
             wish_port: None,
+            wish_groups: None,
+            wish_port_security: None,
             vlans: tagged.iter().copied().map(vid).collect(),
             native_vlan: None,
             trunk: !tagged.is_empty(),
         }
+    }
+
+    #[test]
+    fn metadata_says_a_nics_security() {
+        let mut intent = Intent::default();
+        let mut host = HostConfig::default();
+        let name = |text: &str| ResourceName::new(text).expect("name");
+        let lab = NetworkDraft::named(name("lab")).complete(NetworkId(Uuid::from_u128(2)), &intent, None);
+        let web: crate::intent::SecurityGroupDraft =
+            serde_json::from_value(serde_json::json!({"name": "web"})).expect("draft");
+        let web = web.complete(SecurityGroupId(Uuid::from_u128(3)), &intent).expect("complete");
+        let changes = vec![Change::PutNetwork(lab.expect("complete")), Change::PutSecurityGroup(web.clone())];
+        let _ = intent.apply(changes, &host).expect("applied");
+        let mut nic = trunk_nic(&[]);
+        let heed = |intent: &mut Intent, nic: &NicRequest, host: &HostConfig| -> Result<PortSecurity, String> {
+            let resolution = resolve(intent, host, nic, |_, _| false).map_err(|error| error.to_string())?;
+            let _ = intent.apply(changes_for(intent, &resolution, nic), host).expect("applied");
+            Ok(intent.port_by_device(nic.domain, nic.mac).expect("its port").security.clone())
+        };
+
+        nic.wish_groups = Some(vec!["dbs".into()]);
+        let refused = heed(&mut intent, &nic, &host).expect_err("no such group");
+        assert!(refused.contains("security group 'dbs', which does not exist; make it with"), "{refused}");
+        assert_eq!(intent.ports().len(), 0);
+        nic.wish_groups = Some(vec!["web".into()]);
+        assert_eq!(heed(&mut intent, &nic, &host).expect("a port").groups, Some([web.id].into()));
+        // A port that is there follows, and keeps what is not said.
+        nic.wish_groups = Some(Vec::new());
+        assert_eq!(heed(&mut intent, &nic, &host).expect("a port").groups, Some([].into()));
+        nic.wish_groups = None;
+        assert_eq!(heed(&mut intent, &nic, &host).expect("a port").groups, Some([].into()));
+        nic.wish_port_security = Some(false);
+        let refused = heed(&mut intent, &nic, &host).expect_err("not allowed");
+        assert!(refused.contains("metadata_port_security_off = true"), "{refused}");
+        host.metadata_port_security_off = true;
+        assert_eq!(heed(&mut intent, &nic, &host).expect("a port").port_security, Some(false));
+
+        // What an administrator says of a port holds.
+        let mut port = intent.ports().next().expect("a port").clone();
+        (port.origin, port.security) = (Origin::Admin, PortSecurity::default());
+        let _ = intent.apply(vec![Change::PutPort(port)], &host).expect("applied");
+        let refused = heed(&mut intent, &nic, &host).expect_err("an administrator's");
+        assert!(refused.contains("which an administrator made"), "{refused}");
     }
 
     #[test]

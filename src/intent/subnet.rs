@@ -1,7 +1,11 @@
 use super::{NetworkId, ResourceName, SubnetId};
-use crate::net::{AddressRange, IpNet};
+use crate::net::{AddressRange, BootRule, DhcpOption, IpNet};
 use serde::{Deserialize, Serialize};
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 
 /// A block of addresses on a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +31,17 @@ pub struct Subnet {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_routes: Vec<HostRoute>,
     pub forward: Forward,
-    /// How long a DHCP lease lasts, seconds.
+    /// How long a DHCP lease lasts, seconds; [`Subnet::INFINITE_LEASE`]: for ever.
     pub lease_seconds: u32,
+    /// DHCP options that guests are told besides; a port's win over its subnet's, those over its network's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_options: Vec<DhcpOption>,
+    /// What guests that boot from the network are told, by the same ranks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_boot: Vec<BootRule>,
+    /// Relay agents that are served, by their `giaddr`, which is in this subnet (RFC 2131 section 4.1).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_relays: Vec<Ipv4Addr>,
 }
 
 /// A route that guests are told of (RFC 3442).
@@ -53,6 +66,8 @@ pub enum Forward {
 
 impl Subnet {
     pub const DEFAULT_LEASE_SECONDS: u32 = 3600;
+    /// RFC 2131 section 3.3.
+    pub const INFINITE_LEASE: u32 = u32::MAX;
 
     /// The addresses that guests can hold when nothing narrower is asked for: all but the network's own, the broadcast
     /// address and `taken`.

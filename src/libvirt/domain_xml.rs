@@ -75,7 +75,7 @@ pub struct NicVlan {
     pub native_tagged: bool,
 }
 
-/// `<vmfabric:interface mac= network= port= vlan= trunk= native=/>`.
+/// `<vmfabric:interface mac= network= port= vlan= trunk= native= security-groups= port-security=/>`.
 ///
 /// `network` and `port` are names or UUIDs. `vlan='10'`, or `trunk='10,20-29'` with perhaps `native='10'`, stands in for
 /// `<vlan>`, which libvirt before 11.0 refuses on such NICs.
@@ -84,6 +84,9 @@ pub struct Wish {
     pub network: Option<String>,
     pub port: Option<String>,
     pub vlan: Option<NicVlan>,
+    /// Names or ids; empty: in no group.
+    pub security_groups: Option<Vec<String>>,
+    pub port_security: Option<bool>,
 }
 
 /// What libvirt's `network` hook gets on stdin.
@@ -313,9 +316,20 @@ fn wish(entry: Node<'_, '_>, position: usize, domain: &mut Domain) -> Result<(Ma
         }
         text => Ok(text.map(str::to_owned)),
     };
-    let wish = Wish { network: name("network")?, port: name("port")?, vlan: wished_vlan(entry).map_err(at_mac)? };
+    let wish = Wish {
+        network: name("network")?,
+        port: name("port")?,
+        vlan: wished_vlan(entry).map_err(at_mac)?,
+        security_groups: entry.attribute("security-groups").map(wished_groups).transpose().map_err(at_mac)?,
+        port_security: entry.attribute("port-security").map(on_or_off).transpose().map_err(at_mac)?,
+    };
     for attribute in entry.attributes().map(|attribute| attribute.name()) {
-        if !["mac", "network", "port", "vlan", "trunk", "native"].contains(&attribute) {
+        // A slip of the pen is not to leave a guest open.
+        if !WISHES.contains(&attribute) && ["secur", "group"].iter().any(|part| attribute.contains(part)) {
+            let why = format!("{} is not known; write security-groups='web' or port-security='off'", clip(attribute));
+            return Err(bad_wish(domain, NicRef::Mac(mac), &why));
+        }
+        if !WISHES.contains(&attribute) {
             let nic = NicRef::Mac(mac);
             warn(domain, || {
                 format!("vmfabric metadata of {nic}: {} is not known and was passed over", clip(attribute))
@@ -323,6 +337,32 @@ fn wish(entry: Node<'_, '_>, position: usize, domain: &mut Domain) -> Result<(Ma
         }
     }
     Ok((mac, wish))
+}
+
+/// What an `interface` of the metadata may say.
+const WISHES: [&str; 8] = ["mac", "network", "port", "vlan", "trunk", "native", "security-groups", "port-security"];
+/// The most security groups that a NIC may name.
+const MAX_GROUPS: usize = 64;
+
+/// Names separated by commas; none at all: in no group.
+fn wished_groups(text: &str) -> Result<Vec<String>, String> {
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<&str> = text.split(',').map(str::trim).take(MAX_GROUPS + 1).collect();
+    match names.iter().find(|name| name.is_empty() || name.len() > 255 || name.chars().any(char::is_control)) {
+        Some(bad) => Err(format!("security-groups has '{}', which is no name and no UUID", clip(bad))),
+        None if names.len() > MAX_GROUPS => Err(format!("security-groups names more than {MAX_GROUPS}")),
+        None => Ok(names.into_iter().map(str::to_owned).collect()),
+    }
+}
+
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("port-security='{}' is neither 'on' nor 'off'", clip(text))),
+    }
 }
 
 fn wished_vlan(entry: Node<'_, '_>) -> Result<Option<NicVlan>, String> {

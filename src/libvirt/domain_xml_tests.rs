@@ -159,6 +159,21 @@ fn errors_name_domain_and_nic_and_say_what_to_write() {
     assert!(wish("native='1'").contains("native needs trunk"));
     assert!(wish("trunk='20-10'").contains("lower VLAN first"));
     assert!(wish("vlan='0'").contains("1 to 4094"));
+    assert!(wish("port-security='no'").contains("neither 'on' nor 'off'"));
+    assert!(wish("security-groups='web,,db'").contains("'', which is no name"));
+    assert!(wish(&format!("security-groups='{}'", "a,".repeat(65))).contains("more than 64"));
+    // What could leave a guest open is not passed over.
+    for slip in ["security-group='web'", "securitygroups='web'", "group='web'", "port_security='off'"] {
+        assert!(wish(slip).contains("is not known; write security-groups="), "{slip}");
+    }
+    let heeded = |attributes: &str| {
+        let entry = format!("<v:interface mac='52:54:00:00:00:01' {attributes}/>");
+        let wish = domain_with(&entry, one).expect("parses").nics.remove(0).wish.expect("a wish");
+        (wish.security_groups, wish.port_security)
+    };
+    assert_eq!(heeded("security-groups='web, db'"), (Some(vec!["web".into(), "db".into()]), None));
+    assert_eq!(heeded("security-groups='' port-security='off'"), (Some(vec![]), Some(false)));
+    assert_eq!(heeded("port-security='on'"), (None, Some(true)));
 
     let entry = "<v:interface mac='52:54:00:00:00:01' network='a'/>";
     assert!(message(domain_with(&entry.repeat(2), one)).contains("it is there twice"));
@@ -225,6 +240,7 @@ fn fragments() -> impl Strategy<Value = String> {
         "<mac address='[0-9a-f:]{0,18}'/>",
         Just("</interface>".to_owned()),
         "<v:interface mac='52:54:00:aa:00:01' trunk='[0-9,-]{0,9}' native='[0-9]'/>",
+        "<v:interface mac='52:54:00:aa:00:01' security-groups='[a-z, ]{0,9}' port-security='(on|off|x)'/>",
     ];
     prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
 }

@@ -1,5 +1,6 @@
 //! Values of the network world, checked when they are made: whoever holds one need not check it again.
 
+pub mod dhcp;
 mod dns_forwarder;
 mod dns_name;
 mod dns_record;
@@ -8,6 +9,7 @@ mod mac;
 mod range;
 mod vlan;
 
+pub use dhcp::{BootRule, BootSelector, ClientId, DhcpOption};
 pub use dns_forwarder::DnsForwarder;
 pub use dns_name::{DnsLabel, DomainName};
 pub use dns_record::{DnsRecord, RecordData, RecordName, RecordTarget};
@@ -34,6 +36,12 @@ pub enum ParseError {
     DnsRecord { text: String, why: String },
     #[error("'{0}' is not a DNS forwarder; write DOMAIN=ADDRESS, DOMAIN=ADDRESS:PORT, or DOMAIN= for nobody")]
     DnsForwarder(String),
+    #[error("'{text}' is not a DHCP option: {why}")]
+    DhcpOption { text: String, why: String },
+    #[error("'{text}' is not a boot rule: {why}")]
+    BootRule { text: String, why: String },
+    #[error("'{0}' is not a DHCP client identifier; write 2 to 255 bytes in hexadecimal, or text:NAME")]
+    ClientId(String),
     #[error("'{0}' is not an address range; write FIRST-LAST, both of one family, FIRST not above LAST")]
     Range(String),
 }

@@ -24,7 +24,7 @@ counter drop";
 
 const POSTROUTING: &str = "\
 type nat hook postrouting priority srcnat; policy accept;
-ip saddr @nat4 ip daddr != 224.0.0.0/4 ip daddr != 255.255.255.255 oifname != @gateways masquerade";
+iifname @gateways ip saddr @nat4 ip daddr != 224.0.0.0/4 ip daddr != 255.255.255.255 oifname != @gateways masquerade";
 
 /// Guests reach of the host what they need it for, and what the configuration opens to them. Unicast or not: a broadcast
 /// to a service is one too.

@@ -1,13 +1,13 @@
 use super::source::{eui64, mac_of_link_local};
 use crate::{
     intent::{
-        Forward, Intent, Network, NetworkId, Port, PortId, Protection, Remote, ResourceName, SecurityGroup,
-        SecurityGroupId, Segment, Subnet,
+        Forward, HostService, Intent, Network, NetworkId, Port, PortId, Protection, Remote, ResourceName,
+        SecurityGroup, SecurityGroupId, Segment, Subnet,
     },
     net::{IpNet, MacAddr, VlanId},
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -16,7 +16,7 @@ use std::{
 pub struct Policy<'a> {
     pub(super) intent: &'a Intent,
     /// What `[filter] host_services` opens on the host: protocol and port.
-    pub(super) host_services: &'a [(u8, u16)],
+    pub(super) host_services: HashSet<(u8, u16)>,
     /// Of a group's members on one network.
     members: HashMap<(SecurityGroupId, NetworkId), Addresses>,
     /// Of a group's members in subnets that the host routes, for networks that it routes to.
@@ -50,11 +50,11 @@ impl Addresses {
 }
 
 impl<'a> Policy<'a> {
-    /// `host_services`: what guests may reach on the host besides the services that all have: protocol and port.
-    pub fn new(intent: &'a Intent, host_services: &'a [(u8, u16)]) -> Self {
+    /// `opened`: what guests may reach on the host besides the services that all may.
+    pub fn new(intent: &'a Intent, opened: &BTreeSet<HostService>) -> Self {
         let mut policy = Self {
             intent,
-            host_services,
+            host_services: opened.iter().map(|service| (service.protocol, service.port)).collect(),
             members: HashMap::new(),
             routed: HashMap::new(),
             pairs: HashMap::new(),

@@ -4,7 +4,7 @@ use super::{
     Drop, IpPacket, Packet, Reason, Step, Verdict,
     index::{Policy, macs},
     packet::{UDP, icmp6},
-    source::tag_is_allowed,
+    source::{is_control, tag_is_allowed},
     verdict::Domain,
 };
 use crate::intent::{Direction, Forward, NetworkId, Port, PortId, Segment, Subnet};
@@ -97,6 +97,13 @@ impl Policy<'_> {
             // VLANs are the bridge's matter; no setting lets a port out of its own.
             if self.domain(port, packet).is_none() {
                 return Err(dropped(Reason::Vlan, Some(port.id), ""));
+            }
+            // Of these a bridge without spanning tree forwards but one (kernel `br_handle_frame`).
+            if is_control(packet.destination)
+                && packet.destination[..5] == [1, 0x80, 0xc2, 0, 0]
+                && packet.destination[5] != 0
+            {
+                return Err(dropped(Reason::Control, Some(port.id), "bridges keep it"));
             }
             steps.push(Step::Unsecured { port: port.id });
             return Ok(());
@@ -198,6 +205,12 @@ impl Policy<'_> {
 
     /// The layer-2 domain that a port's frame is in; none where its tags are not the port's.
     pub(super) fn domain(&self, port: &Port, packet: &Packet) -> Option<Domain> {
+        // A local network's bridge knows no VLANs: what is tagged there is the guests' own matter.
+        let network = self.intent.network(port.network)?;
+        let secured = self.protection(port).is_some_and(|protection| protection.port_security);
+        if !secured && network.segment == Segment::Local {
+            return Some(Domain::Network(network.id));
+        }
         if !tag_is_allowed(port, packet) {
             return None;
         }

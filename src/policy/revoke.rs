@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     datapath::{Connection, Tuple, TupleUpper},
-    intent::{Change, Direction, Intent, Network, NetworkId, Port, SecurityGroup, Segment},
+    intent::{Change, Direction, Intent, Network, NetworkId, Port, Rule, SecurityGroup, Segment},
     net::VlanId,
 };
 use std::{collections::BTreeSet, net::IpAddr};
@@ -149,7 +149,6 @@ pub fn takes_away(before: &Intent, change: &Change) -> bool {
 }
 
 fn narrows(old: &SecurityGroup, new: &SecurityGroup) -> bool {
-    let said = |rule: &crate::intent::Rule| (rule.direction, rule.ethertype, rule.protocol, rule.remote);
-    let allowed: BTreeSet<_> = new.rules.iter().map(said).map(|rule| format!("{rule:?}")).collect();
-    old.stateful != new.stateful || !old.rules.iter().all(|rule| allowed.contains(&format!("{:?}", said(rule))))
+    let kept = |rule: &Rule| new.rules.iter().any(|other| other.says() == rule.says());
+    old.stateful != new.stateful || !old.rules.iter().all(kept)
 }

@@ -106,7 +106,7 @@ pub(super) fn tag_is_allowed(port: &Port, packet: &Packet) -> bool {
 }
 
 /// The addresses that bridges keep to a link (IEEE 802.1Q section 8.6.3), and Cisco's.
-fn is_control(destination: [u8; 6]) -> bool {
+pub(super) fn is_control(destination: [u8; 6]) -> bool {
     let [link @ .., last] = destination;
     (link == [0x01, 0x80, 0xc2, 0, 0] && last <= 0x0f)
         || [[0x01, 0x00, 0x0c, 0xcc, 0xcc, 0xcc], [0x01, 0x00, 0x0c, 0xcc, 0xcc, 0xcd]].contains(&destination)

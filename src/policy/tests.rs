@@ -42,6 +42,9 @@ fn subnet(n: u128, network: u128, cidr: &str, host: Option<&str>, forward: Forwa
         host_routes: Vec::new(),
         forward,
         lease_seconds: 3600,
+        dhcp_options: Vec::new(),
+        dhcp_boot: Vec::new(),
+        dhcp_relays: Vec::new(),
     }
 }
 
@@ -58,6 +61,9 @@ fn port(n: u128, network: u128, address: Option<(u128, &str)>, groups: Option<&[
             .collect(),
         trunk: None,
         dns_name: None,
+        dhcp_options: Vec::new(),
+        dhcp_boot: Vec::new(),
+        dhcp_client_id: None,
         device: None,
         security: PortSecurity { groups, ..PortSecurity::default() },
         origin: Origin::Admin,
@@ -128,7 +134,7 @@ fn tcp(intent: &Intent, from: u128, to: u128, destination: u16, opens: bool) -> 
 
 fn bridged(intent: &Intent, from: u128, to: u128, destination: u16, opens: bool) -> Result<(), Reason> {
     let packet = tcp(intent, from, to, destination, opens);
-    let verdict = Policy::new(intent, &[]).bridged(Peer::Port(id(from)), id(to), &packet, State::New);
+    let verdict = Policy::new(intent, &BTreeSet::new()).bridged(Peer::Port(id(from)), id(to), &packet, State::New);
     verdict.outcome.map_err(|drop| drop.reason)
 }
 
@@ -150,11 +156,16 @@ fn groups_allow_what_their_rules_say() {
     let mut packet = tcp(&intent, 14, 13, 80, true);
     let Payload::Ip(inner) = &mut packet.payload else { panic!("IP") };
     inner.source = ip("10.0.0.22");
-    let wire =
-        Policy::new(&intent, &[]).bridged(Peer::Wire(NetworkId(Uuid::from_u128(1))), id(13), &packet, State::New);
+    let wire = Policy::new(&intent, &BTreeSet::new()).bridged(
+        Peer::Wire(NetworkId(Uuid::from_u128(1))),
+        id(13),
+        &packet,
+        State::New,
+    );
     assert_eq!(wire.outcome.map_err(|drop| drop.reason), Err(Reason::GroupIn));
     let answer = tcp(&intent, 13, 11, 40000, false);
-    let answer = Policy::new(&intent, &[]).bridged(Peer::Port(id(13)), id(11), &answer, State::Established);
+    let answer =
+        Policy::new(&intent, &BTreeSet::new()).bridged(Peer::Port(id(13)), id(11), &answer, State::Established);
     assert!(answer.is_allowed());
 }
 
@@ -168,7 +179,7 @@ fn guests_send_from_their_own_addresses() {
         AddressPair { ip: "10.0.0.101/32".parse().expect("a block"), mac: Some(mac) },
     ]);
     let _ = intent.apply(vec![Change::PutPort(vip)], &Default::default()).expect("valid");
-    let policy = Policy::new(&intent, &[]);
+    let policy = Policy::new(&intent, &BTreeSet::new());
     let own = intent.port(id(16)).expect("there").mac.octets();
     let sent = |source: [u8; 6], payload: Payload| {
         let packet = Packet { source, destination: [0xff; 6], tags: Vec::new(), payload };
@@ -218,7 +229,7 @@ fn guests_send_from_their_own_addresses() {
 #[test]
 fn the_host_routes_as_subnets_say() {
     let intent = house();
-    let policy = Policy::new(&intent, &[(TCP, 3128)]);
+    let policy = Policy::new(&intent, &BTreeSet::from(["tcp/3128".parse().expect("a service")]));
     let to = |from: u128, address: &str, port: u16| {
         let sender = intent.port(id(from)).expect("there");
         let upper = Upper::Ports { protocol: TCP, source: 40000, destination: port, opens: true };
@@ -279,12 +290,12 @@ fn trunks_and_isolated_ports() {
     );
     let ended = |port| {
         let connection = connection(Network::VLAN_ZONES + 10, "10.0.0.18", "10.0.0.17", port);
-        !revoked(&Policy::new(&grouped, &[]), &[connection], &BTreeSet::new()).is_empty()
+        !revoked(&Policy::new(&grouped, &BTreeSet::new()), &[connection], &BTreeSet::new()).is_empty()
     };
     assert!(!ended(80) && ended(81));
     let mut tagged = tcp(&intent, 14, 11, 80, true);
     tagged.tags = vec![10];
-    let verdict = Policy::new(&intent, &[]).bridged(Peer::Port(id(14)), id(11), &tagged, State::New);
+    let verdict = Policy::new(&intent, &BTreeSet::new()).bridged(Peer::Port(id(14)), id(11), &tagged, State::New);
     assert_eq!(verdict.outcome.map_err(|drop| drop.reason), Err(Reason::Vlan));
 }
 
@@ -317,7 +328,7 @@ fn connections_end_with_the_rule_that_let_them_in() {
     let intent = house();
     let host = BTreeSet::from([ip("10.0.0.1"), ip("10.3.0.1"), ip("198.51.100.1")]);
     let ends = |intent: &Intent, connection: &Connection| {
-        !revoked(&Policy::new(intent, &[]), std::slice::from_ref(connection), &host).is_empty()
+        !revoked(&Policy::new(intent, &BTreeSet::new()), std::slice::from_ref(connection), &host).is_empty()
     };
     let mut outward = connection(0, "10.0.0.11", "192.0.2.1", 443);
     outward.reply.destination = ip("198.51.100.1");
@@ -380,7 +391,7 @@ fn what_only_adds_takes_nothing_away() {
 #[test]
 fn ways_are_told_in_words() {
     let intent = house();
-    let policy = Policy::new(&intent, &[]);
+    let policy = Policy::new(&intent, &BTreeSet::new());
     let tell = |from: &str, to: &str, port: Option<u16>| {
         trace(&policy, &Request { from: from.into(), to: to.into(), port, ..Request::default() }).expect("a way")
     };

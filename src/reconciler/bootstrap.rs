@@ -27,7 +27,12 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 return Ok(());
             }
         }
-        self.commit(vec![Change::PutSecurityGroup(group)]).await
+        match self.commit(vec![Change::PutSecurityGroup(group)]).await {
+            // What runs goes on without it; the next start tries again.
+            Err(CommandError::Store(error)) => tracing::warn!(%error, "the security group 'default' is not made yet"),
+            result => result?,
+        }
+        Ok(())
     }
 
     pub(super) async fn make_default_network(&mut self) -> Result<(), CommandError> {
@@ -67,6 +72,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             host_routes: Vec::new(),
             forward: Some(Forward::Nat),
             lease_seconds: None,
+            dhcp_options: Vec::new(),
+            dhcp_boot: Vec::new(),
+            dhcp_relays: Vec::new(),
         };
         let subnet = subnet.complete(SubnetId(Uuid::new_v4()), &with_network)?;
         tracing::info!(network = NAME, %cidr, "first start: made a network for guests");

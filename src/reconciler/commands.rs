@@ -1,15 +1,13 @@
 //! What clients ask for.
 
-use super::{Command, CommandError, Engine, Notice, Outlets, Problem, RecordFilter, Subject, View};
+use super::{Command, CommandError, Engine, Outlets, RecordFilter, View};
 use crate::{
-    backend::{Driver, LeaseRecord, Store},
+    backend::{Driver, Store},
     intent::{
         Change, IntentError, Network, NetworkDraft, NetworkId, Origin, Port, PortDraft, PortId, Subnet, SubnetDraft,
         SubnetId, patched,
     },
     net::{DnsRecord, IpNet},
-    protocol::dhcpv4::Event,
-    server::dhcpv4::DhcpEvent,
 };
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, net::IpAddr};
@@ -190,76 +188,12 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         self.observe().await?;
         Ok(self.plan_now().await.1.iter().map(ToString::to_string).collect())
     }
-
-    pub(super) async fn take_lease_event(&mut self, event: DhcpEvent) {
-        let (lease, held) = match event {
-            DhcpEvent::Protocol(Event::LeaseGranted(lease)) => (lease, true),
-            DhcpEvent::Protocol(
-                Event::LeaseReleased(lease)
-                | Event::LeaseExpired(lease)
-                | Event::LeaseDropped(lease)
-                | Event::AddressDeclined(lease),
-            ) => (lease, false),
-            DhcpEvent::Lagged { network } => {
-                tracing::warn!(%network, "more lease events than can be taken; reading the store");
-                return self.reload_leases().await;
-            }
-            other => return self.note_dhcp_trouble(&other),
-        };
-        let network = NetworkId(lease.network);
-        // Where one lease is granted or freed, the pool is not exhausted any more, and leases can be stored.
-        self.dhcp_problems.remove(&network);
-        let key = (network, IpAddr::V4(lease.address));
-        if held {
-            self.view_mut().leases.insert(key, LeaseRecord::from(&lease));
-        } else {
-            self.view_mut().leases.remove(&key);
-        }
-        // Its name is in DNS already: the outlets see to that when it is stored.
-        self.notify(Notice::LeasesChanged(network));
-    }
-
-    async fn reload_leases(&mut self) {
-        match self.store.load().await {
-            Ok(loaded) => {
-                let leases = loaded.leases.into_iter();
-                self.view_mut().leases = leases.map(|l| ((NetworkId(l.network), l.address), l)).collect();
-                self.touch_all();
-            }
-            Err(error) => tracing::warn!(%error, "leases cannot be read"),
-        }
-    }
-
-    /// What keeps guests from leases is said where people look.
-    fn note_dhcp_trouble(&mut self, event: &DhcpEvent) {
-        let (network, trouble) = match event {
-            DhcpEvent::Protocol(Event::PoolExhausted { network, subnet }) => {
-                let view = self.view();
-                let subnet = view.intent.find_subnet(&subnet.to_string());
-                let subnet = subnet.map_or_else(|_| String::new(), |subnet| format!(" of subnet {}", subnet.cidr));
-                (*network, Some(format!("no address is free for more guests: the pools{subnet} are full; widen them")))
-            }
-            DhcpEvent::StoreFailed { network, reason } => {
-                (*network, Some(format!("no leases are granted, as they cannot be stored: {reason}")))
-            }
-            DhcpEvent::InterfaceLost { network, interface } => {
-                (*network, Some(format!("no DHCP: its interface {interface} is gone or down")))
-            }
-            DhcpEvent::StoreRecovered { network } | DhcpEvent::InterfaceBack { network, .. } => (*network, None),
-            other => return tracing::warn!(event = ?other, "DHCP"),
-        };
-        let network = NetworkId(network);
-        match trouble {
-            Some(message) => drop(self.dhcp_problems.insert(network, Problem::new(Subject::Network(network), message))),
-            None => drop(self.dhcp_problems.remove(&network)),
-        }
-    }
 }
 
 fn leased(view: &View, subnet: SubnetId, address: IpAddr) -> bool {
     let network = view.intent.subnet(subnet).map(|subnet| subnet.network);
     let lease = network.and_then(|network| view.leases.get(&(network, address)));
-    lease.is_some_and(|lease| lease.expires > unix_now())
+    lease.is_some_and(|lease| lease.expires > view.lease_clock.now())
 }
 
 fn refuse_if_used<'a>(view: &View, what: &str, ports: impl IntoIterator<Item = &'a Port>) -> Result<(), CommandError> {
@@ -276,8 +210,4 @@ fn refuse_if_used<'a>(view: &View, what: &str, ports: impl IntoIterator<Item = &
     let by = guests.into_iter().collect::<Vec<_>>().join(", ");
     let remedy = "shut it down or unplug the NIC first".to_owned();
     Err(CommandError::InUse { what: what.to_owned(), by, remedy })
-}
-
-pub(super) fn unix_now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,4 +1,6 @@
-use super::{Command, HookIndex, Notice, Outlets, Problem, View, former, forms::Forms, services::services_of};
+use super::{
+    Command, HookIndex, Notice, Outlets, Problem, View, former, forms::Forms, leases::Trouble, services::services_of,
+};
 use crate::{
     backend::{Driver, LinkEvent, Loaded, Store, StoreError, Write},
     datapath::{Observed, Sysctl},
@@ -6,7 +8,11 @@ use crate::{
     libvirt::LibvirtEvent,
     net::IfName,
     policy::takes_away,
-    server::{dhcpv4::DhcpEvent, hook::HookCall},
+    server::{
+        clock::{self, LeaseClock},
+        dhcpv4::DhcpEvent,
+        hook::HookCall,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -68,7 +74,7 @@ pub struct Engine<D, S, O> {
     pub(super) touched: BTreeSet<NetworkId>,
     pub(super) plan_problems: Vec<Problem>,
     pub(super) service_problems: Vec<Problem>,
-    pub(super) dhcp_problems: BTreeMap<NetworkId, Problem>,
+    pub(super) dhcp_problems: BTreeMap<(NetworkId, Trouble), Problem>,
     pub(super) libvirt_problems: BTreeMap<Uuid, Problem>,
     pub(super) guest_problems: BTreeMap<Uuid, Vec<Problem>>,
     /// Whether a change may have taken away what connections under way were allowed by.
@@ -101,6 +107,11 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let loaded = store.load().await?;
         let observed = driver.observe().await?;
         let (fresh, previous) = (is_fresh(&loaded), former::previous_of(&loaded));
+        let memo = loaded.memos.iter().find(|(key, _)| key == clock::MEMO).map(|(_, value)| value.as_str());
+        let (lease_clock, memo) = LeaseClock::resume(memo);
+        if let Some(value) = memo {
+            store.commit(vec![Write::PutMemo { key: clock::MEMO.to_owned(), value }]).await?;
+        }
         let mut engine = Self {
             view,
             notices,
@@ -128,7 +139,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             service_retry: None,
             services_due: None,
         };
-        engine.take_up(loaded, host);
+        engine.take_up(loaded, host, lease_clock);
         engine.make_default_group().await?;
         if fresh {
             engine.make_default_network().await?;
@@ -144,11 +155,14 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     /// Loads what is stored, leniently: what a changed configuration no longer allows is still there, and is reported
     /// by the plan.
-    fn take_up(&mut self, mut loaded: Loaded, host: HostConfig) {
+    fn take_up(&mut self, mut loaded: Loaded, host: HostConfig, lease_clock: LeaseClock) {
         let mut view = self.view_mut();
+        view.lease_clock = lease_clock;
+        let now = lease_clock.now();
         view.intent = Intent::restore(loaded.take_intent());
         view.host = host;
-        let leases = loaded.leases.into_iter();
+        // Those that ran out are the servers' to remember.
+        let leases = loaded.leases.into_iter().filter(|lease| lease.expires > now);
         view.leases = leases.map(|lease| ((NetworkId(lease.network), lease.address), lease)).collect();
     }
 
@@ -349,13 +363,17 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     /// Drops what spoke of ports and networks that are gone.
     fn forget_orphans(&mut self) {
         let mut view = self.view_mut();
-        let View { intent, attachments, leases, .. } = &mut *view;
+        let View { intent, attachments, leases, full_pools, .. } = &mut *view;
+        full_pools.retain(|subnet| intent.subnet(*subnet).is_some());
         attachments.retain(|port, _| intent.port(*port).is_some());
         leases.retain(|(network, _), _| intent.network(*network).is_some());
         drop(view);
         let view = self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.taps.retain(|port, _| view.intent.port(*port).is_some());
-        self.dhcp_problems.retain(|network, _| view.intent.network(*network).is_some());
+        self.dhcp_problems.retain(|(network, trouble), _| match trouble {
+            Trouble::PoolFull(subnet) => view.intent.subnet(*subnet).is_some(),
+            _ => view.intent.network(*network).is_some(),
+        });
         self.leaving.retain(|port| view.intent.port(*port).is_some());
     }
 }

@@ -1,6 +1,6 @@
 //! Guests' NICs: which port each has, and the fast way from a tap to a port that is up.
 
-use super::{Attachment, CommandError, Engine, Notice, Outlets, Problem, View, commands::unix_now};
+use super::{Attachment, CommandError, Engine, Notice, Outlets, Problem, View};
 use crate::{
     backend::{Driver, Store},
     datapath::Change as KernelChange,
@@ -284,7 +284,7 @@ fn leased_to_other(view: &View, subnet: SubnetId, address: IpAddr, nic: &NicRequ
     let network = view.intent.subnet(subnet).map(|subnet| subnet.network);
     network
         .and_then(|network| view.leases.get(&(network, address)))
-        .is_some_and(|lease| lease.mac != nic.mac && lease.expires > unix_now())
+        .is_some_and(|lease| lease.mac != nic.mac && lease.expires > view.lease_clock.now())
 }
 
 pub(super) fn request_of(domain: &Domain, nic: &Nic) -> NicRequest {
@@ -297,6 +297,8 @@ pub(super) fn request_of(domain: &Domain, nic: &Nic) -> NicRequest {
         source: source_of(&nic.source),
         wish_network: wish.network,
         wish_port: wish.port,
+        wish_groups: wish.security_groups,
+        wish_port_security: wish.port_security,
         vlans: vlan.as_ref().map(|vlan| vlan.tags.iter().copied().collect()).unwrap_or_default(),
         native_vlan: vlan.as_ref().and_then(|vlan| vlan.native),
         trunk: vlan.as_ref().is_some_and(|vlan| vlan.trunk),

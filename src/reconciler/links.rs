@@ -34,6 +34,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                     Seen::Changed(port) => drop(changed.insert(name, port)),
                     Seen::Nothing => drop(taps.remove(&name)),
                 },
+                LinkEvent::Tables => {
+                    tracing::warn!("somebody changed nftables table vmfabric; it is put right");
+                    self.mark_dirty();
+                }
                 LinkEvent::Layer3 | LinkEvent::Overrun => self.mark_dirty(),
             }
         }

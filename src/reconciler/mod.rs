@@ -10,6 +10,7 @@ mod guests;
 mod handle;
 mod hook;
 mod index;
+mod leases;
 mod libvirt;
 mod links;
 mod outlets;

@@ -43,8 +43,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let host: BTreeSet<_> = self.observed.datapath.addresses.iter().map(|(_, address)| address.addr()).collect();
         let ended: Vec<_> = {
             let view = self.view();
-            let services: Vec<(u8, u16)> = view.host.host_services.iter().map(|s| (s.protocol, s.port)).collect();
-            let policy = Policy::new(&view.intent, &services);
+            let policy = Policy::new(&view.intent, &view.host.host_services);
             revoked(&policy, &connections, &host).into_iter().cloned().collect()
         };
         for connection in &ended {

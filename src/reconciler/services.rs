@@ -4,12 +4,13 @@ use super::View;
 use crate::{
     datapath::Datapath,
     intent::{Forward, HostDns, Network, NetworkDns, NetworkId, Origin, Port, Segment, Subnet},
-    net::{DnsLabel, DnsRecord, DomainName, IfName, IpNet},
+    net::{BootRule, DnsLabel, DnsRecord, DomainName, IfName, IpNet},
     planner::gateway_name,
     protocol::{
-        dhcpv4::{self, Host, Scope},
+        dhcpv4::{self, ClientKey, Host, Scope},
         dns::{NameSource, Policy, Routes},
     },
+    server::clock::LeaseClock,
 };
 use std::{
     collections::BTreeSet,
@@ -22,10 +23,9 @@ use uuid::Uuid;
 #[derive(Debug)]
 pub struct NetworkServices {
     pub network: NetworkId,
+    pub lease_clock: LeaseClock,
     /// `None`: nobody is served DHCP.
     pub scope: Option<Scope>,
-    /// Leases that are held there now; what a server starts from.
-    pub leases: Vec<dhcpv4::Lease>,
     /// `None`: nobody is served DNS.
     pub dns: Option<DnsService>,
 }
@@ -59,7 +59,7 @@ pub struct DnsEntry {
 
 /// `datapath`: what there is of the host, since a server needs its interface.
 pub(super) fn services_of(view: &View, datapath: &Datapath, id: NetworkId) -> NetworkServices {
-    let nothing = NetworkServices { network: id, scope: None, leases: Vec::new(), dns: None };
+    let nothing = NetworkServices { network: id, lease_clock: view.lease_clock, scope: None, dns: None };
     let Some(network) = view.intent.network(id) else { return nothing };
     let Some(interface) = interface_of(view, network).filter(|interface| datapath.links.contains_key(interface)) else {
         return nothing;
@@ -73,11 +73,10 @@ pub(super) fn services_of(view: &View, datapath: &Datapath, id: NetworkId) -> Ne
     if addresses.is_empty() {
         return nothing;
     }
-    let leases = view.leases.range((id, LOWEST)..).take_while(|((network, _), _)| *network == id);
     NetworkServices {
         network: id,
+        lease_clock: view.lease_clock,
         scope: scope_of(view, network, &interface, &subnets),
-        leases: leases.filter_map(|(_, lease)| lease.to_v4()).collect(),
         dns: Some(DnsService {
             interface,
             addresses,
@@ -114,8 +113,11 @@ fn interface_of(view: &View, network: &Network) -> Option<IfName> {
 }
 
 fn scope_of(view: &View, network: &Network, interface: &IfName, subnets: &[&Subnet]) -> Option<Scope> {
-    let served: Vec<&&Subnet> = subnets.iter().filter(|subnet| subnet.dhcp).collect();
-    let server_address = served.iter().find_map(|subnet| v4(subnet.host_address?))?;
+    let server_address = subnets.iter().filter(|subnet| subnet.dhcp).find_map(|subnet| v4(subnet.host_address?))?;
+    // Those that lie behind relay agents need no address of this host.
+    let relayed = view.intent.subnets_of(network.id);
+    let relayed = relayed.filter(|subnet| subnet.host_address.is_none() && !subnet.dhcp_relays.is_empty());
+    let served: Vec<&Subnet> = subnets.iter().copied().chain(relayed).filter(|subnet| subnet.dhcp).collect();
     let local = network.segment == Segment::Local;
     let hosts = view
         .intent
@@ -130,13 +132,25 @@ fn scope_of(view: &View, network: &Network, interface: &IfName, subnets: &[&Subn
         server_address,
         subnets: served.iter().filter_map(|subnet| subnet_of(network, subnet, local)).collect(),
         hosts,
-        relays: Vec::new(),
+        relays: served.iter().flat_map(|subnet| &subnet.dhcp_relays).copied().collect(),
+        rapid_commit: local,
+        probe: true,
+        leases_per_port: view.host.dhcp.leases_per_port,
+        packets_per_port: view.host.dhcp.packets_per_port,
     })
 }
 
-fn host_of(port: &Port, served: &[&&Subnet]) -> Option<Host> {
+fn host_of(port: &Port, served: &[&Subnet]) -> Option<Host> {
     let ip = port.fixed_ips.iter().find(|ip| served.iter().any(|subnet| subnet.id == ip.subnet))?;
-    Some(Host { mac: port.mac, address: v4(ip.address)?, host_name: port.dns_name.clone(), port: port.id.0 })
+    Some(Host {
+        mac: port.mac,
+        client: port.dhcp_client_id.as_ref().and_then(|id| ClientKey::new(id.as_bytes())),
+        address: v4(ip.address)?,
+        host_name: port.dns_name.clone(),
+        port: port.id.0,
+        options: port.dhcp_options.clone(),
+        boot: port.dhcp_boot.clone(),
+    })
 }
 
 fn subnet_of(network: &Network, subnet: &Subnet, local: bool) -> Option<dhcpv4::Subnet> {
@@ -153,6 +167,7 @@ fn subnet_of(network: &Network, subnet: &Subnet, local: bool) -> Option<dhcpv4::
     Some(dhcpv4::Subnet {
         id: subnet.id.0,
         prefix,
+        on_link: subnet.host_address.is_some(),
         // A host that forwards nothing is no router.
         router: subnet.gateway.and_then(v4).filter(|_| !through_host),
         dns_servers,
@@ -162,7 +177,17 @@ fn subnet_of(network: &Network, subnet: &Subnet, local: bool) -> Option<dhcpv4::
         pools: subnet.pools.clone(),
         lease_time: Duration::from_secs(subnet.lease_seconds.into()),
         dynamic: local,
+        options: merged(&subnet.dhcp_options, &network.dhcp_options, |option| {
+            (option.code(), option.class().map(str::to_owned))
+        }),
+        boot: merged(&subnet.dhcp_boot, &network.dhcp_boot, BootRule::selector),
     })
+}
+
+/// Those of the subnet, and of the network's those that the subnet does not replace.
+fn merged<T: Clone, K: PartialEq>(own: &[T], general: &[T], key: impl Fn(&T) -> K) -> Vec<T> {
+    let inherited = general.iter().filter(|outer| own.iter().all(|inner| key(inner) != key(outer)));
+    own.iter().chain(inherited).cloned().collect()
 }
 
 /// The names of a network's guests: the port's own, the domain's, and what the guest calls itself; the zone ranks them.

@@ -5,7 +5,7 @@ use crate::{
     backend::{Store as _, StoreError},
     datapath::{Family, Link, LinkKind, Observed, Tuple, TupleUpper},
     driver::sim::{SimDriver, SimHost},
-    intent::{HostConfig, PortDraft, PortId},
+    intent::{HostConfig, PortDraft, PortId, RuleDraft, SecurityGroup},
     libvirt::{
         domain_xml::{Domain, parse_domain},
         publish::PublishedNetwork,
@@ -92,6 +92,10 @@ impl Daemon {
     async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
+    }
+
+    async fn group(&self, command: impl FnOnce(super::Reply<()>) -> GroupCommand) -> Result<(), super::CommandError> {
+        self.handle.call(|reply| Command::Group(command(reply))).await
     }
 
     async fn settled(&self) {
@@ -274,8 +278,9 @@ async fn remembered(store: &MemoryStore) -> Vec<String> {
 async fn what_cannot_be_remembered_is_not_changed() {
     let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
     let key = with_default_route(&host, "0");
-    // The first commit makes the first group, the second the first network, the third is the memory.
-    store.fail_from(3, StoreError::Full { path: "/var/lib/vmfabric/vmfabric.db".into() });
+    // The first commit is the lease clock, the second makes the first group, the third the first network, the fourth is
+    // the memory.
+    store.fail_from(4, StoreError::Full { path: "/var/lib/vmfabric/vmfabric.db".into() });
     let daemon = Daemon::start(&host, &store).await;
     let full = || daemon.handle.view().problems.iter().any(|problem| problem.message.contains("full"));
     let told = async {
@@ -303,6 +308,43 @@ async fn what_was_remembered_before_a_boot_is_forgotten() {
     assert_eq!(remembered(&store).await, ["0"]);
     former::forget_former_boot(&store, "tuesday").await.expect("commits");
     assert!(remembered(&store).await.is_empty());
+}
+
+#[tokio::test]
+async fn security_groups_are_kept_and_told_of() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&host, &store).await;
+    let default = SecurityGroup::default_id();
+    let shown = |daemon: &Daemon| daemon.handle.view().intent.security_group(default).cloned().expect("there");
+    assert_eq!(shown(&daemon), SecurityGroup::default_group().expect("a constant"));
+    let mut notices = daemon.handle.watch();
+    let passes = daemon.handle.view().passes;
+    daemon.group(|reply| GroupCommand::RemoveRule(default, "ingress from host".into(), reply)).await.expect("removed");
+    assert_eq!(notices.recv().await, Ok(Notice::SecurityGroupChanged(default)));
+    // A full pass follows by itself.
+    let passed = async {
+        while daemon.handle.view().passes == passes {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), passed).await.expect("a pass");
+    let rules = RuleDraft::parse("ingress tcp 22 from group default").expect("a rule");
+    let added = daemon.handle.call(|reply| Command::Group(GroupCommand::AddRules(default, rules, reply))).await;
+    assert_eq!(added.expect("added").len(), 2);
+    daemon.group(|reply| GroupCommand::Delete(default, reply)).await.expect_err("it stays");
+
+    store.fail_from(1, StoreError::Full { path: "/var/lib/vmfabric/vmfabric.db".into() });
+    let before = shown(&daemon);
+    daemon
+        .group(|reply| GroupCommand::RemoveRule(default, "egress any".into(), reply))
+        .await
+        .expect_err("the disk is full");
+    assert_eq!(shown(&daemon), before);
+    store.heal();
+    // What was changed stays changed; the group is not made anew.
+    daemon.kill().await;
+    let daemon = Daemon::start(&host, &store).await;
+    assert_eq!(shown(&daemon), before);
 }
 
 fn connection(id: u32, zone: u16, from: &str, to: &str) -> crate::datapath::Connection {

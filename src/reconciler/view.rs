@@ -1,11 +1,15 @@
 use crate::{
     backend::LeaseRecord,
     datapath::Capabilities,
-    intent::{Device, HostConfig, Intent, Network, NetworkId, PortId},
+    intent::{Device, HostConfig, Intent, Network, NetworkId, PortId, SubnetId},
     net::IfName,
     planner::{Problem, Subject},
+    server::clock::LeaseClock,
 };
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// What readers see: the intent as committed, and what became of it.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +18,10 @@ pub struct View {
     pub host: HostConfig,
     pub attachments: BTreeMap<PortId, Attachment>,
     pub leases: BTreeMap<(NetworkId, IpAddr), LeaseRecord>,
+    /// What leases' expiries are to be compared with.
+    pub lease_clock: LeaseClock,
+    /// Subnets whose DHCP pools have no address for another guest.
+    pub full_pools: BTreeSet<SubnetId>,
     /// What is wrong now, each with what to do about it.
     pub problems: Vec<Problem>,
     pub capabilities: Capabilities,

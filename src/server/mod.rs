@@ -1,5 +1,6 @@
 //! Sockets and timers that drive the protocol engines.
 
+pub mod clock;
 pub mod dhcpv4;
 pub mod dns;
 pub mod hook;

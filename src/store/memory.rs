@@ -1,13 +1,14 @@
 //! A store that keeps nothing beyond the process and fails when it is told to: for tests.
 
 use super::{error::from_sqlite, schema, statements};
-use crate::backend::{Loaded, Store, StoreError, Write};
+use crate::backend::{LeaseRecord, Loaded, Store, StoreError, Write};
 use rusqlite::Connection;
 use std::{
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
+use uuid::Uuid;
 
 /// Clones share one content: give one to what is tested, and another to what is started in its place.
 #[derive(Debug, Clone)]
@@ -87,6 +88,10 @@ impl MemoryStore {
 impl Store for MemoryStore {
     async fn load(&self) -> Result<Loaded, StoreError> {
         statements::load(&self.state().connection).map_err(|error| from_sqlite(path(), &error))
+    }
+
+    async fn leases(&self, network: Uuid) -> Result<Vec<LeaseRecord>, StoreError> {
+        statements::leases_of(&self.state().connection, network).map_err(|error| from_sqlite(path(), &error))
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError> {

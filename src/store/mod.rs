@@ -6,6 +6,7 @@
 mod error;
 mod files;
 pub mod memory;
+mod reserve;
 mod schema;
 pub mod sqlite;
 mod statements;

@@ -66,6 +66,8 @@ pub(super) const MIGRATIONS: &[&str] = &[
 ",
     // Networks have `dns`.
     "",
+    // DHCP options, boot rules, relays and client identifiers of networks, subnets and ports.
+    "",
 ];
 
 /// The version of a database. Reads only, so that a file of a newer version stays as it is.

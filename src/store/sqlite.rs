@@ -5,9 +5,11 @@
 
 use super::{
     error::{from_sqlite, is_full, is_of_the_batch},
-    files, schema, statements,
+    files,
+    reserve::{Reserve, grows},
+    schema, statements,
 };
-use crate::backend::{Loaded, Store, StoreError, Write};
+use crate::backend::{LeaseRecord, Loaded, Store, StoreError, Write};
 use rusqlite::{Connection, TransactionBehavior};
 use std::{
     path::{Path, PathBuf},
@@ -18,6 +20,7 @@ use std::{
     thread::JoinHandle,
 };
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 /// How many commits may wait, and how many make one transaction.
 pub(super) const MAX_ROUND: usize = 512;
@@ -37,6 +40,7 @@ pub struct SqliteStore {
 #[derive(Debug)]
 pub(super) enum Request {
     Load(oneshot::Sender<Result<Loaded, StoreError>>),
+    Leases(Uuid, oneshot::Sender<Result<Vec<LeaseRecord>, StoreError>>),
     Commit(Batch),
 }
 
@@ -52,6 +56,7 @@ pub(super) struct Worker {
     // In this order: the lock goes last.
     pub connection: Connection,
     path: PathBuf,
+    reserve: Option<Reserve>,
     transactions: Arc<AtomicU64>,
     _lock: files::Lock,
 }
@@ -92,6 +97,10 @@ impl Store for SqliteStore {
         self.ask(Request::Load).await
     }
 
+    async fn leases(&self, network: Uuid) -> Result<Vec<LeaseRecord>, StoreError> {
+        self.ask(|reply| Request::Leases(network, reply)).await
+    }
+
     /// Commits in the order of the calls. A future that is dropped after its first poll may have committed.
     async fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         if writes.is_empty() {
@@ -121,7 +130,13 @@ impl Worker {
         files::check_length(&connection, path)?;
         configure(&connection).map_err(|error| from_sqlite(path, &error))?;
         schema::migrate(&mut connection, path, schema::MIGRATIONS)?;
-        Ok(Self { connection, path: path.to_owned(), transactions: Arc::default(), _lock: lock })
+        let reserve = Reserve::take(path);
+        if let Some(reserve) = &reserve {
+            let checkpoint =
+                connection.pragma_update_and_check(None, "wal_autocheckpoint", reserve.checkpoint_pages(), |_| Ok(()));
+            checkpoint.map_err(|error| from_sqlite(path, &error))?;
+        }
+        Ok(Self { connection, path: path.to_owned(), reserve, transactions: Arc::default(), _lock: lock })
     }
 
     /// Counts the transactions that it commits.
@@ -139,17 +154,23 @@ impl Worker {
                 match request {
                     Request::Commit(batch) => round.push(batch),
                     // It is to see what was committed before it, so it ends the round.
-                    Request::Load(reply) => load = Some(reply),
+                    read => load = Some(read),
                 }
                 if load.is_none() && round.len() < MAX_ROUND {
                     next = queue.try_recv().ok();
                 }
             }
             self.serve(std::mem::take(&mut round));
-            if let Some(reply) = load {
-                let loaded = statements::load(&self.connection).map_err(|error| from_sqlite(&self.path, &error));
-                // Who asked may have gone; here and below that is no matter.
-                let _ = reply.send(loaded);
+            let fail = |error| from_sqlite(&self.path, &error);
+            // Who asked may have gone; here and below that is no matter.
+            match load {
+                Some(Request::Load(reply)) => {
+                    let _ = reply.send(statements::load(&self.connection).map_err(fail));
+                }
+                Some(Request::Leases(network, reply)) => {
+                    let _ = reply.send(statements::leases_of(&self.connection, network).map_err(fail));
+                }
+                Some(Request::Commit(_)) | None => {}
             }
         }
     }
@@ -182,12 +203,26 @@ impl Worker {
         if round.is_empty() {
             return Ok(Vec::new());
         }
+        let may_grow = self.reserve.as_ref().is_none_or(Reserve::allows_growth);
+        let full = || Err(StoreError::Full { path: self.path.display().to_string() });
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut results = Vec::with_capacity(round.len());
         for batch in round {
+            if !may_grow && batch.writes.iter().any(grows) {
+                results.push(full());
+                continue;
+            }
             let mut savepoint = transaction.savepoint()?;
-            results.push(match batch.writes.iter().try_for_each(|write| statements::apply(&savepoint, write)) {
-                Ok(()) => {
+            let applied = batch.writes.iter().try_fold(true, |fits, write| match write {
+                Write::PutLease(lease) if !may_grow => Ok(statements::renew_lease(&savepoint, lease)? && fits),
+                write => statements::apply(&savepoint, write).map(|()| fits),
+            });
+            results.push(match applied {
+                Ok(false) => {
+                    savepoint.rollback()?;
+                    full()
+                }
+                Ok(true) => {
                     savepoint.commit()?;
                     Ok(())
                 }

@@ -117,6 +117,14 @@ fn put_lease(connection: &Connection, lease: &LeaseRecord) -> Result<()> {
     )
 }
 
+/// Prolongs a lease that is stored already, in its place; false where it is not, or is another client's.
+pub(super) fn renew_lease(connection: &Connection, lease: &LeaseRecord) -> Result<bool> {
+    let sql = "UPDATE lease SET expires = ?1 WHERE network_id = ?2 AND address = ?3 AND client = ?4";
+    let network = lease.network.to_string();
+    let params = params![lease.expires.cast_signed(), network, lease.address.to_string(), lease.client];
+    Ok(connection.prepare_cached(sql)?.execute(params)? > 0)
+}
+
 /// Takes the addresses in a subnet from all ports that hold one.
 fn take_addresses(connection: &Connection, subnet: SubnetId) -> Result<()> {
     // The text of an identity stands in a specification only where the port refers to it.
@@ -153,6 +161,12 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded> {
     })?;
     let memos = rows(connection, "SELECT key, value FROM memo ORDER BY key", [], |row| row.try_into())?;
     Ok(Loaded { networks, subnets, ports, security_groups, address_groups, leases, published, memos })
+}
+
+/// The leases of one network, in the order of their texts.
+pub(super) fn leases_of(connection: &Connection, network: Uuid) -> Result<Vec<LeaseRecord>> {
+    let sql = "SELECT network_id, address, client, mac, host_name, port_id, expires FROM lease WHERE network_id = ?1";
+    rows(connection, sql, [network.to_string()], lease)
 }
 
 fn lease(row: &Row<'_>) -> Result<LeaseRecord> {

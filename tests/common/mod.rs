@@ -8,6 +8,7 @@ pub fn private_host(seconds: u32, script: &str, args: &[&str]) {
 }
 
 /// The same on a kernel that has every network part (User Mode Linux): bridges there deny by default.
+#[allow(dead_code, reason = "not every test needs it")]
 pub fn uml_host(seconds: u32, script: &str, args: &[&str]) {
     run("umlrun", seconds, script, args);
 }

@@ -36,6 +36,21 @@ check "metadata that names a port that is not there" \
   fails_saying "NIC $mac of guest 'ported'|port|nowhere|vmfabric port create" virsh start ported
 check "nothing is left" leaves_nothing ported $mac
 
+mac=52:54:00:20:00:04
+GUEST_XML=$(metadata $mac "security-groups='walled'") define_guest grouped $mac network=nat
+check "metadata that names a security group that is not there" \
+  fails_saying "NIC $mac of guest 'grouped'|security group 'walled'|vmfabric security-group create walled" virsh start grouped
+check "nothing is left" leaves_nothing grouped $mac
+virsh -q undefine grouped
+GUEST_XML=$(metadata $mac "port-security='off'") define_guest open $mac network=nat
+check "metadata that takes port security off, where the host does not allow it" \
+  fails_saying "NIC $mac of guest 'open'|metadata_port_security_off = true" virsh start open
+check "nothing is left" leaves_nothing open $mac
+virsh -q undefine open
+GUEST_XML=$(metadata $mac "security-group='walled'") define_guest slip $mac network=nat
+check "a slip of the pen is refused, not passed over" fails_saying "security-group is not known" virsh start slip
+virsh -q undefine slip
+
 check "a network with two addresses" vmfabric network create tiny
 check "its subnet" vmfabric subnet create tiny 10.77.0.0/24 --forward nat --pool 10.77.0.10-10.77.0.11
 wait_for $LONG network_active tiny

@@ -13,6 +13,7 @@ mod netlink;
 mod nft;
 mod observe;
 mod watch;
+mod watch_tables;
 
 pub use watch::watch;
 
@@ -26,6 +27,9 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nft::Nft;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::{mpsc, oneshot};
+
+/// The name of the driver's thread, by which its own changes are told from others'; the kernel keeps 15 bytes.
+const THREAD: &str = "vmfabric-kernel";
 
 type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
@@ -53,7 +57,7 @@ impl KernelDriver {
         let (jobs, mut queue) = mpsc::channel::<Job>(1);
         let (opened, ready) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new()
-            .name("kernel-driver".into())
+            .name(THREAD.into())
             .spawn(move || {
                 let mut worker = match Worker::open() {
                     Ok(worker) => worker,

@@ -24,7 +24,7 @@ const HEADER: usize = 16;
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE` as bits of the old form.
 const GROUPS: u32 = 1 << 0 | 1 << 4 | 1 << 6;
 
-/// Follows links, IPv4 addresses and IPv4 default routes of the calling thread's network namespace, until the receiver
+/// Follows links, IPv4 addresses, IPv4 default routes and what others do to our nftables tables, of the calling thread's network namespace, until the receiver
 /// is dropped. Events that do not fit into the channel, or that the kernel had no room for, come as one
 /// [`LinkEvent::Overrun`]. To be called within a tokio runtime.
 pub fn watch() -> Result<mpsc::Receiver<LinkEvent>, DriverError> {
@@ -32,6 +32,8 @@ pub fn watch() -> Result<mpsc::Receiver<LinkEvent>, DriverError> {
     // After the subscription, so that no link is missed.
     let names = names(&dump_links(&mut Netlink::open()?)?);
     let (events, receiver) = mpsc::channel(CAPACITY);
+    super::watch_tables::watch(events.clone())
+        .map_err(|error| DriverError::Netlink(format!("nftables cannot be watched: {error}")))?;
     tokio::spawn(Watcher { socket, events, names, overrun: false }.run());
     Ok(receiver)
 }

@@ -36,7 +36,7 @@ impl<'a> Groups<'a> {
     pub fn chain_of(&mut self, guest: &Guest<'a>, direction: Direction, table: &mut Table) -> Option<String> {
         let ids = guest.protection.groups?;
         let groups: Vec<&SecurityGroup> = ids.iter().filter_map(|id| self.intent.security_group(*id)).collect();
-        let stateful = groups.first().is_none_or(|group| group.stateful);
+        let stateful = groups.iter().any(|group| group.stateful);
         let chains: Vec<String> = groups.iter().map(|group| self.group(group, guest, direction, table)).collect();
         let way = way(direction);
         let name = format!("ports_{:016x}_{way}", fnv(&chains.join(" ")));

@@ -33,9 +33,7 @@ pub(super) struct Guest<'a> {
 
 /// Why a port cannot be filtered on this kernel as it asks.
 pub(super) fn refusal(input: Input<'_>, network: &Network, port: &Port) -> Option<String> {
-    let protection = Protection::of(&network.security, &port.security);
-    let mut groups = protection.groups?.iter().filter_map(|id| input.intent.security_group(*id)).peekable();
-    let stateful = groups.peek().is_none() || groups.any(|group| group.stateful);
+    let stateful = remembers(input, &Protection::of(&network.security, &port.security));
     (stateful && !input.observed.capabilities.bridge_conntrack).then(|| {
         "it is in security groups that remember connections, and this kernel cannot track those on bridges \
          (CONFIG_NF_CONNTRACK_BRIDGE, module nf_conntrack_bridge): use another kernel, stateless groups, or none"
@@ -51,7 +49,7 @@ pub(super) fn plan_filters(input: Input<'_>, placements: &Placements, plan: &mut
     if placements.is_empty() {
         return;
     }
-    let stateful = guests.iter().any(is_stateful);
+    let stateful = guests.iter().any(|guest| remembers(input, &guest.protection));
     let mut table = fixed(meta, stateful);
     if meta {
         let ports = plan.desired.links.iter().filter(|(_, link)| link.master().is_some_and(|m| own.contains(m)));
@@ -78,7 +76,7 @@ pub(super) fn plan_filters_of(input: Input<'_>, placements: &Placements, ports: 
     let meta = input.observed.capabilities.nft_bridge_meta;
     let standing = input.observed.datapath.tables.get(&Family::Bridge);
     let tracked = standing.is_some_and(tracks);
-    let stateful = tracked || guests.iter().any(is_stateful);
+    let stateful = tracked || guests.iter().any(|guest| remembers(input, &guest.protection));
     let mut table = fixed(meta, stateful);
     if meta {
         let links = &input.observed.datapath.links;
@@ -123,9 +121,10 @@ fn guests<'a>(input: Input<'a>, ports: impl Iterator<Item = (PortId, &'a IfName)
         .collect()
 }
 
-fn is_stateful(guest: &Guest<'_>) -> bool {
-    // A stateless port says so by its groups, which `refusal` looks into; to track it does no harm.
-    guest.protection.groups.is_some()
+/// Whether a port's groups let answers pass, so that its connections must be tracked.
+fn remembers(input: Input<'_>, protection: &Protection<'_>) -> bool {
+    let mut groups = protection.groups.into_iter().flatten().filter_map(|id| input.intent.security_group(*id));
+    groups.any(|group| group.stateful)
 }
 
 fn add_guest<'a>(guest: &Guest<'a>, groups: &mut Groups<'a>, table: &mut Table) {
@@ -158,11 +157,11 @@ fn add_sources(guest: &Guest<'_>, tap: &str, table: &mut Table) {
         by_mac.entry(mac).or_default().push(net);
     }
     for (mac, nets) in by_mac {
-        // As nft lists a number: without leading zeros.
-        let number = mac.octets().iter().fold(0, |number, byte| (number << 8) | u64::from(*byte));
+        // As nft lists a number: without zeros before it.
+        let number = mac.octets().iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
         insert(table, MACS, [format!("{tap} . {mac}")]);
-        insert(table, ND_MACS, [format!("{tap} . {number:#x}")]);
-        insert(table, RS_MACS, [format!("{tap} . {number:#x}")]);
+        insert(table, ND_MACS, [format!("{tap} . 0x{number:x}")]);
+        insert(table, RS_MACS, [format!("{tap} . 0x{number:x}")]);
         add_address(tap, mac, &IpNet::from(IpAddr::V6(link_local(mac))), table);
         // nft takes no prefix that is within another of the same set.
         for net in IpNet::aggregate(&nets) {
@@ -185,7 +184,7 @@ fn add_address(tap: &str, mac: MacAddr, net: &IpNet, table: &mut Table) {
     insert(table, set, [format!("{tap} . {mac} . {}", plain(net))]);
     match net {
         IpNet::V6(net) if net.prefix_len() == 128 => {
-            insert(table, ND_TARGETS, [format!("{tap} . {:#x}", u128::from(net.addr()))]);
+            insert(table, ND_TARGETS, [format!("{tap} . 0x{:x}", u128::from(net.addr()))]);
         }
         IpNet::V6(_) => insert(table, ND_FREE, [tap.to_owned()]),
         IpNet::V4(_) => {}

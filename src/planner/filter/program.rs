@@ -118,6 +118,8 @@ goto drop_arp";
 /// A fragment beyond the first has no ports; its first one was judged.
 const SPOOF_IP: &str = "\
 meta protocol ip ip hdrlength > 5 ip protocol != igmp goto drop_options
+meta protocol ip ip hdrlength > 6 goto drop_options
+meta protocol ip ip hdrlength 6 ip option ra missing goto drop_options
 meta protocol ip ip frag-off & 16383 != 0 ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 goto drop_fragment
 meta protocol ip udp sport 67 goto drop_dhcp
 meta protocol ip icmp type redirect goto drop_redirect
@@ -182,8 +184,9 @@ const EGRESS: &str = "\
 type filter hook prerouting priority -150; policy accept;
 iifname vmap @out";
 
+/// Before br_netfilter, which goes on behind all hooks of its own priority, 0 (`br_nf_hook_thresh`).
 const ISOLATION: &str = "\
-type filter hook forward priority 0; policy accept;
+type filter hook forward priority -10; policy accept;
 iifname @isolated oifname @isolated goto drop_isolation";
 
 /// After every other filter of frames that leave.

@@ -1,9 +1,10 @@
 use super::{
-    Commit, Event, Lease, LeaseChange, Limits, Output, Scope, Sender, UnixSeconds,
+    ClientKey, Commit, Event, Lease, LeaseChange, Limits, Output, Scope, Sender, UnixSeconds,
     request::Request,
     scope::Catalog,
     table::{Binding, End, GRACE, Holder, InFlight, State, Table},
 };
+use crate::net::MacAddr;
 use std::{collections::HashMap, net::Ipv4Addr};
 use uuid::Uuid;
 
@@ -22,6 +23,10 @@ pub struct Stats {
     pub naks: u64,
     pub declines: u64,
     pub releases: u64,
+    /// From a port that held as many addresses as it may.
+    pub limited: u64,
+    /// Addresses that were found in use.
+    pub conflicts: u64,
 }
 
 /// The DHCPv4 server of one [`Scope`].
@@ -34,13 +39,19 @@ pub struct Engine {
     last_ticket: u64,
     /// By subnet: when its exhaustion was last reported, and whether it still lasts.
     exhausted: HashMap<Uuid, (UnixSeconds, bool)>,
+    /// Subnets that have addresses again, to be reported.
+    recovered: Vec<Uuid>,
+    /// When it was last reported that a port has as many addresses as it may.
+    pub(super) limit_reported: UnixSeconds,
 }
 
 /// Seconds between two reports that the same pool is exhausted.
 const REPORT_INTERVAL: UnixSeconds = 60;
 /// States that run out in one call, so that none takes long. The rest is due at once.
 const EXPIRIES_PER_CALL: usize = 256;
-/// How long a declined address rests.
+/// Addresses that are looked for in one call, for each subnet.
+const PROBES_PER_CALL: usize = 512;
+/// How long a declined or conflicting address rests.
 const QUARANTINE: UnixSeconds = 600;
 
 impl Engine {
@@ -53,12 +64,14 @@ impl Engine {
     pub fn with_limits(scope: Scope, leases: Vec<Lease>, now: UnixSeconds, limits: Limits) -> (Self, Vec<Output>) {
         let catalog = Catalog::new(scope);
         let table = Table::new(&catalog, limits);
-        let (stats, exhausted) = Default::default();
-        let mut engine = Self { catalog, table, stats, limits, last_ticket: 0, exhausted };
+        let (stats, exhausted, recovered) = Default::default();
+        let mut engine =
+            Self { catalog, table, stats, limits, last_ticket: 0, exhausted, recovered, limit_reported: 0 };
         let bindings = leases.into_iter().filter(|lease| lease.network == engine.catalog.scope.network).map(|lease| {
             let state = State::Leased { expires: lease.expires };
             let Lease { client, mac, host_name, port, .. } = lease;
-            (lease.address, Binding { holder: Holder { client, mac, host_name, port }, state, in_flight: None })
+            let holder = Holder { client, mac, host_name, port };
+            (lease.address, Binding { holder, state, in_flight: None, origin: None })
         });
         let bindings = bindings.collect();
         let mut out = Vec::new();
@@ -67,6 +80,7 @@ impl Engine {
             let since = engine.lease(address).map_or(now, |lease| lease.expires);
             engine.free(address, since);
         }
+        engine.finish(&mut out);
         (engine, out)
     }
 
@@ -75,7 +89,15 @@ impl Engine {
         self.catalog = Catalog::new(scope);
         let old = std::mem::replace(&mut self.table, Table::new(&self.catalog, self.limits));
         let mut out = Vec::new();
-        self.adopt(old.into_bindings().collect(), now, &mut out);
+        let (bindings, stocks) = old.into_parts();
+        self.adopt(bindings.collect(), now, &mut out);
+        for (subnet, stock) in stocks.into_iter().enumerate() {
+            // Where subnets came or went, their addresses tell.
+            self.table.adopt_stock(&self.catalog, subnet, stock);
+        }
+        let full: Vec<usize> = self.catalog.dynamic_subnets().collect();
+        full.into_iter().for_each(|subnet| self.report_recovered(subnet));
+        self.finish(&mut out);
         out
     }
 
@@ -87,6 +109,7 @@ impl Engine {
             Ok(request) => self.dispatch(&request, from, now, &mut out),
             Err(_) => self.stats.malformed += 1,
         }
+        self.finish(&mut out);
         out
     }
 
@@ -97,12 +120,71 @@ impl Engine {
             if let Some(address) = self.table.expired_lease(now) {
                 self.expire(address, now, &mut out);
             } else if let Some(address) = self.table.expired_other(now) {
-                self.free(address, now);
+                self.end_wait(address, now, &mut out);
+            } else if let Some(address) = self.table.next_stale(now) {
+                out.push(Output::Probe(address));
             } else {
                 break;
             }
         }
+        self.finish(&mut out);
         out
+    }
+
+    /// An offer or a quarantine has run out.
+    fn end_wait(&mut self, address: Ipv4Addr, now: UnixSeconds, out: &mut Vec<Output>) {
+        let rested = self.table.get(address).is_some_and(|b| matches!(b.state, State::Quarantined { .. }));
+        self.free(address, now);
+        if rested {
+            let network = self.catalog.scope.network;
+            out.push(Output::Report(Event::QuarantineEnded { network, address }));
+            if self.catalog.scope.probe && self.table.probe_again(&self.catalog, address) {
+                out.push(Output::Probe(address));
+            }
+        }
+    }
+
+    /// What became of a [`Output::Probe`]: who answered, if anybody did.
+    pub fn probed(&mut self, address: Ipv4Addr, conflict: Option<MacAddr>, now: UnixSeconds) -> Vec<Output> {
+        let mut out = Vec::new();
+        let Some(subnet) = self.catalog.dynamic_at(address) else { return out };
+        if self.table.probed(subnet, address) {
+            match conflict {
+                None => self.table.stock(subnet, address, now),
+                Some(mac) => {
+                    self.stats.conflicts += 1;
+                    let holder = Holder { client: ClientKey::hardware(mac), mac, host_name: None, port: None };
+                    let state = State::Quarantined { until: now.saturating_add(QUARANTINE) };
+                    // Not as the client's address: it did not ask for one.
+                    self.table.put(&self.catalog, address, Binding { holder, state, in_flight: None, origin: None });
+                    let (network, subnet) = (self.catalog.scope.network, self.catalog.scope.subnets[subnet].id);
+                    out.push(Output::Report(Event::AddressConflict { network, subnet, address, mac }));
+                }
+            }
+        }
+        self.finish(&mut out);
+        out
+    }
+
+    /// The link is another one: addresses that were being looked for are looked for anew.
+    pub fn reprobe(&mut self) -> Vec<Output> {
+        self.table.probing().into_iter().map(Output::Probe).collect()
+    }
+
+    /// Ends each call: what became free is told, and what was taken from the stock is looked for anew.
+    fn finish(&mut self, out: &mut Vec<Output>) {
+        let network = self.catalog.scope.network;
+        let recovered = self.recovered.drain(..);
+        out.extend(recovered.map(|subnet| Output::Report(Event::PoolRecovered { network, subnet })));
+        if !self.catalog.scope.probe {
+            return;
+        }
+        for subnet in 0..self.catalog.scope.subnets.len() {
+            for _ in 0..PROBES_PER_CALL {
+                let Some(address) = self.table.next_probe(&self.catalog, subnet) else { break };
+                out.push(Output::Probe(address));
+            }
+        }
     }
 
     pub fn next_deadline(&self) -> Option<UnixSeconds> {
@@ -128,6 +210,7 @@ impl Engine {
             }
             (LeaseChange::Remove(lease), end) => self.ended(lease, end.unwrap_or(End::Dropped), now, &mut out),
         }
+        self.finish(&mut out);
         out
     }
 
@@ -150,6 +233,7 @@ impl Engine {
             }
             (LeaseChange::Remove(lease), end) => self.ended(lease, end.unwrap_or(End::Dropped), now, &mut out),
         }
+        self.finish(&mut out);
         out
     }
 
@@ -164,6 +248,11 @@ impl Engine {
     /// How many leases are held.
     pub fn leased(&self) -> usize {
         self.table.leased()
+    }
+
+    /// How many addresses are held or remembered.
+    pub fn bindings(&self) -> usize {
+        self.table.len()
     }
 
     fn adopt(&mut self, mut bindings: Vec<(Ipv4Addr, Binding)>, now: UnixSeconds, out: &mut Vec<Output>) {
@@ -194,7 +283,7 @@ impl Engine {
     /// Whether this holder may have the address, and for which port, in the scope as it is now.
     fn fits(&self, address: Ipv4Addr, holder: &mut Holder) -> bool {
         match self.catalog.host_at(address) {
-            Some(host) if host.mac == holder.mac => {
+            Some(host) if host.mac == holder.mac || host.client.as_ref() == Some(&holder.client) => {
                 holder.port = Some(host.port);
                 true
             }
@@ -253,6 +342,9 @@ impl Engine {
 
     pub(super) fn free(&mut self, address: Ipv4Addr, now: UnixSeconds) {
         self.table.free(&self.catalog, address, now);
+        if let Some(subnet) = self.catalog.dynamic_at(address) {
+            self.report_recovered(subnet);
+        }
     }
 
     pub(super) fn commit(
@@ -263,7 +355,7 @@ impl Engine {
         asked_at: UnixSeconds,
     ) -> Commit {
         self.last_ticket += 1;
-        Commit { ticket: self.last_ticket, change, end, reply, asked_at }
+        Commit { ticket: self.last_ticket, change, end, reply, asked_at, new: false }
     }
 
     /// Marks the commit's address: nothing else about it goes to the disk until this has landed.
@@ -300,8 +392,11 @@ impl Engine {
     }
 
     pub(super) fn report_recovered(&mut self, subnet: usize) {
-        if let Some((_, lasts)) = self.exhausted.get_mut(&self.catalog.scope.subnets[subnet].id) {
-            *lasts = false;
+        let id = self.catalog.scope.subnets[subnet].id;
+        if let Some((_, lasts)) = self.exhausted.get_mut(&id)
+            && std::mem::take(lasts)
+        {
+            self.recovered.push(id);
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The messages of clients, one by one (RFC 2131 section 4.3).
 
 use super::{
-    ClientKey, Datagram, Destination, Engine, Event, Host, Lease, LeaseChange, Output, Sender, UnixSeconds,
+    ClientKey, Datagram, Destination, Engine, Event, Host, INFINITE, Lease, LeaseChange, NEVER, Origin, Output, Sender,
+    UnixSeconds,
+    options::Options,
     reply::Reply,
     request::Request,
     table::{Binding, End, Holder, State},
@@ -25,15 +27,12 @@ enum Phase {
     Extending,
 }
 
+/// Seconds between two reports that a port has as many addresses as it may.
+const LIMIT_REPORT_INTERVAL: UnixSeconds = 60;
+
 /// Which subnets a packet may be served from: the relay's, or all of the link's.
 #[derive(Debug, Clone, Copy)]
 struct Link(Option<usize>);
-
-impl Link {
-    fn allows(self, subnet: usize) -> bool {
-        self.0.is_none_or(|only| only == subnet)
-    }
-}
 
 /// One packet and its surroundings.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +41,13 @@ struct Ask<'a> {
     from: Sender,
     link: Link,
     now: UnixSeconds,
+}
+
+impl Ask<'_> {
+    /// Who is counted for what the client gets. A relay agent is trusted, and its clients are not told apart.
+    fn origin(&self) -> Option<Origin> {
+        (!self.request.relayed()).then_some(self.from.origin)
+    }
 }
 
 enum Verdict {
@@ -80,14 +86,25 @@ impl Engine {
         }
     }
 
+    fn allows(&self, link: Link, subnet: usize) -> bool {
+        match link.0 {
+            Some(only) => only == subnet,
+            None => self.catalog.scope.subnets[subnet].on_link,
+        }
+    }
+
     fn discover(&mut self, ask: Ask<'_>, out: &mut Vec<Output>) {
         let Ask { request, link, now, .. } = ask;
-        let address = match self.reservation(ask, None).map(|host| host.address) {
+        let reserved = self.reservation(ask, None).map(|host| (host.address, host.port));
+        let address = match reserved.map(|(address, _)| address) {
             Some(reserved) => reserved,
             None if !self.serves_unknown(link) => return self.stats.ignored += 1,
             None => {
                 let client = request.client();
                 let Some(address) = self.choose(ask, &client, out) else { return self.stats.ignored += 1 };
+                if !self.may_take(ask, &client, address) {
+                    return self.refuse_more(ask, out);
+                }
                 let leased = self
                     .table
                     .get(address)
@@ -96,36 +113,64 @@ impl Engine {
                     let host_name = request.host_name.clone();
                     let holder = Holder { client, mac: request.mac, host_name, port: None };
                     let state = State::Offered { until: now.saturating_add(OFFER_HOLD) };
-                    self.table.assign(&self.catalog, address, Binding { holder, state, in_flight: None });
+                    let origin = ask.origin();
+                    self.table.assign(&self.catalog, address, Binding { holder, state, in_flight: None, origin });
                 }
                 address
             }
         };
+        if request.rapid_commit && self.catalog.scope.rapid_commit {
+            return self.grant(ask, address, reserved.map(|(_, port)| port), out);
+        }
         self.stats.offers += 1;
         out.push(Output::Send(self.reply(ask, MessageType::Offer, address, None)));
+    }
+
+    /// Whether a port may have one more dynamic address, or has this one already.
+    fn may_take(&self, ask: Ask<'_>, client: &ClientKey, address: Ipv4Addr) -> bool {
+        let limit = self.catalog.scope.leases_per_port;
+        let Some(origin) = ask.origin().filter(|_| limit > 0) else { return true };
+        let held = self.table.get(address).is_some_and(|b| {
+            b.holder.client == *client && matches!(b.state, State::Offered { .. } | State::Leased { .. })
+        });
+        held || self.table.held_by(origin) < limit
+    }
+
+    fn refuse_more(&mut self, ask: Ask<'_>, out: &mut Vec<Output>) {
+        self.stats.limited += 1;
+        if ask.now >= self.limit_reported.saturating_add(LIMIT_REPORT_INTERVAL) {
+            self.limit_reported = ask.now;
+            let network = self.catalog.scope.network;
+            out.push(Output::Report(Event::PortLimited { network, mac: ask.request.mac }));
+        }
     }
 
     /// The address to offer to a client without a reservation, in the order of RFC 2131 section 4.3.1.
     fn choose(&mut self, ask: Ask<'_>, client: &ClientKey, out: &mut Vec<Output>) -> Option<Ipv4Addr> {
         let (catalog, table) = (&self.catalog, &self.table);
-        let allowed = |address| catalog.dynamic_at(address).is_some_and(|subnet| ask.link.allows(subnet));
+        let allowed = |address| catalog.dynamic_at(address).is_some_and(|subnet| self.allows(ask.link, subnet));
         let own = |address| {
             table.get(address).is_some_and(|b| {
                 b.holder.client == *client && !matches!(b.state, State::Quarantined { .. } | State::Leaving)
             })
         };
         let known = [table.address_of(client), ask.request.requested].into_iter().flatten();
-        if let Some(address) = known.filter(|a| allowed(*a)).find(|a| own(*a) || table.available(catalog, *a)) {
+        if let Some(address) = known.filter(|a| allowed(*a)).find(|a| own(*a) || table.offerable(catalog, *a)) {
             return Some(address);
         }
-        let subnets: Vec<usize> = self.catalog.dynamic_subnets().filter(|s| ask.link.allows(*s)).collect();
+        let subnets: Vec<usize> = self.catalog.dynamic_subnets().filter(|s| self.allows(ask.link, *s)).collect();
         for subnet in subnets.iter().copied() {
             if let Some(address) = self.table.pick(&self.catalog, subnet) {
                 self.report_recovered(subnet);
                 return Some(address);
             }
         }
-        subnets.into_iter().for_each(|subnet| self.report_exhausted(subnet, ask.now, out));
+        for subnet in subnets {
+            // Those that are being looked for come next.
+            if !self.table.expects_more(subnet) {
+                self.report_exhausted(subnet, ask.now, out);
+            }
+        }
         None
     }
 
@@ -149,6 +194,9 @@ impl Engine {
             None if !self.serves_unknown(ask.link) => Verdict::Silence,
             None => self.judge(ask, phase, wanted),
         };
+        if matches!(verdict, Verdict::Grant) && reserved.is_none() && !self.may_take(ask, &request.client(), wanted) {
+            return self.refuse_more(ask, out);
+        }
         match verdict {
             Verdict::Grant => self.grant(ask, wanted, reserved.map(|host| host.port), out),
             Verdict::Silence => self.stats.ignored += 1,
@@ -162,7 +210,7 @@ impl Engine {
     /// What a client without a reservation hears when it asks for this address.
     fn judge(&self, ask: Ask<'_>, phase: Phase, wanted: Ipv4Addr) -> Verdict {
         let client = ask.request.client();
-        let on_link = self.catalog.subnet_of(wanted).is_some_and(|subnet| ask.link.allows(subnet));
+        let on_link = self.catalog.subnet_of(wanted).is_some_and(|subnet| self.allows(ask.link, subnet));
         if !on_link {
             return Verdict::Nak;
         }
@@ -198,7 +246,7 @@ impl Engine {
         let mut holder =
             Holder { client: request.client(), mac: request.mac, host_name: request.host_name.clone(), port };
         let lease_time = self.lease_time(ask, address);
-        let expires = now.saturating_add(lease_time.into());
+        let expires = if lease_time == INFINITE { NEVER } else { now.saturating_add(lease_time.into()) };
         let mut previous = None;
         if let Some(Binding { holder: old, state: State::Leased { expires: until }, .. }) = old {
             if old.same_client(&holder) {
@@ -218,9 +266,11 @@ impl Engine {
         let network = self.catalog.scope.network;
         let lease = Lease { network, address, client, mac, host_name, port, expires };
         let reply = self.reply(ask, MessageType::Ack, address, Some(lease_time));
-        let binding = Binding { holder, state: State::Leased { expires }, in_flight: None };
+        let origin = ask.origin().filter(|_| port.is_none());
+        let binding = Binding { holder, state: State::Leased { expires }, in_flight: None, origin };
         self.table.assign(&self.catalog, address, binding);
-        let commit = self.commit(LeaseChange::Put(lease), None, Some(reply), now);
+        let mut commit = self.commit(LeaseChange::Put(lease), None, Some(reply), now);
+        commit.new = previous.is_none();
         self.launch(&commit, previous);
         out.push(Output::Persist(commit));
     }
@@ -283,18 +333,27 @@ impl Engine {
     fn holds(&self, ask: Ask<'_>, address: Ipv4Addr) -> bool {
         self.table.get(address).is_some_and(|b| {
             let theirs = match b.holder.port {
-                Some(_) => b.holder.mac == ask.request.mac,
+                Some(_) => b.holder.mac == ask.request.mac || b.holder.client == ask.request.client(),
                 None => b.holder.client == ask.request.client(),
             };
             theirs && matches!(b.state, State::Leased { .. } | State::Offered { .. })
         })
     }
 
-    /// The reservation of this MAC for `wanted` if there is one, else its first that the link allows.
+    /// The reservation of this MAC for `wanted` if there is one, else its first that the link allows; else the one of
+    /// the client identifier.
     fn reservation(&self, ask: Ask<'_>, wanted: Option<Ipv4Addr>) -> Option<&Host> {
-        let allowed = |host: &&Host| self.catalog.subnet_of(host.address).is_some_and(|s| ask.link.allows(s));
+        let allowed = |host: &&Host| self.catalog.subnet_of(host.address).is_some_and(|s| self.allows(ask.link, s));
         let mut hosts = self.catalog.hosts_of(ask.request.mac).filter(allowed);
-        let first = hosts.next()?;
+        let Some(first) = hosts.next() else {
+            // The port's own NIC comes first.
+            let taken = |host: &&Host| {
+                let held = self.table.get(host.address).filter(|b| matches!(b.state, State::Leased { .. }));
+                held.is_some_and(|b| b.holder.mac == host.mac)
+            };
+            let host = self.catalog.host_of_client(&ask.request.client());
+            return host.filter(allowed).filter(|host| !taken(host));
+        };
         if Some(first.address) == wanted {
             return Some(first);
         }
@@ -302,13 +361,13 @@ impl Engine {
     }
 
     fn serves_unknown(&self, link: Link) -> bool {
-        self.catalog.dynamic_subnets().any(|subnet| link.allows(subnet))
+        self.catalog.dynamic_subnets().any(|subnet| self.allows(link, subnet))
     }
 
     /// Seconds: what the subnet says, or less where the client asks for less.
     fn lease_time(&self, ask: Ask<'_>, address: Ipv4Addr) -> u32 {
         let subnet = self.catalog.subnet_of(address).and_then(|index| self.catalog.scope.subnets.get(index));
-        let most = subnet.map_or(0, |s| s.lease_time.as_secs()).clamp(1, u64::from(u32::MAX - 1)) as u32;
+        let most = subnet.map_or(0, |s| s.lease_time.as_secs()).clamp(1, u64::from(INFINITE)) as u32;
         ask.request.lease_time.map_or(most, |wish| wish.max(MIN_REQUESTED_LEASE).min(most))
     }
 
@@ -349,7 +408,18 @@ impl Engine {
         lease_time: Option<u32>,
     ) -> Vec<u8> {
         let options = self.catalog.subnet_of(configured).and_then(|subnet| self.catalog.options.get(subnet));
-        let host = self.catalog.host_at(configured).filter(|host| host.mac == ask.request.mac);
-        Reply { kind, server: self.catalog.scope.server_address, yiaddr, lease_time, options, host }.encode(ask.request)
+        let request = ask.request;
+        let own = |host: &&Host| host.mac == request.mac || host.client.as_ref() == Some(&request.client());
+        let host = self.catalog.host_at(configured).filter(own);
+        let domain = self.catalog.subnet_of(configured).and_then(|s| self.catalog.scope.subnets[s].domain.as_ref());
+        let label = host.and_then(|host| host.host_name.clone()).or_else(|| request.host_name.clone());
+        let name = label.map(|label| match domain {
+            Some(domain) => format!("{label}.{domain}"),
+            None => label.to_string(),
+        });
+        let rapid = kind == MessageType::Ack && request.kind == MessageType::Discover;
+        let server = self.catalog.scope.server_address;
+        let options = Options { request, subnet: options, host };
+        Reply { kind, server, yiaddr, lease_time, rapid, name, options }.encode()
     }
 }

@@ -1,4 +1,4 @@
-//! A DHCPv4 server (RFC 2131, 2132, 3442, 6842) without sockets or clock: bytes and the time go in, replies and lease
+//! A DHCPv4 server (RFC 2131, 2132, 3046, 3396, 3397, 3442, 4039, 4578, 4702, 6842) without sockets or clock: bytes and the time go in, replies and lease
 //! changes come out.
 //!
 //! - [`Scope`] is what one network serves on one host interface, [`Engine`] serves it.
@@ -6,16 +6,20 @@
 //!   [`Engine::confirm`] hands it out.
 //! - A port's reserved address is decided by MAC alone and always wins. Everyone else is known by client identifier,
 //!   or by hardware address where it sends none.
+//! - An address that nobody had yet is looked for on the link before it is offered ([`Output::Probe`],
+//!   [`Engine::probed`]), ahead of demand, so that no client waits for that.
 //! - The cost of an exchange does not grow with the number of leases held (hash tables, and ordered sets for what runs
 //!   out), and whatever a guest can grow has a limit ([`Limits`]).
 
 mod engine;
 mod exchange;
 mod lease;
+mod options;
 mod output;
 mod reply;
 mod request;
 mod scope;
+mod stock;
 mod table;
 
 #[cfg(test)]
@@ -27,12 +31,16 @@ mod tests;
 
 pub use engine::{Engine, Stats};
 pub use lease::{ClientKey, Lease, LeaseChange};
-pub use output::{Commit, Datagram, Destination, Event, Output, Sender};
+pub use output::{Commit, Datagram, Destination, Event, Origin, Output, Sender};
 pub use scope::{Host, Scope, Subnet};
 pub use table::Limits;
 
-/// Wall-clock seconds since 1970: leases outlive the process and the boot.
+/// Seconds since 1970, by a clock that nobody sets while leases run: they outlive the process and the boot.
 pub type UnixSeconds = u64;
+
+/// The lease time that has no end (RFC 2131 section 3.3), and the expiry of such a lease.
+pub const INFINITE: u32 = u32::MAX;
+pub const NEVER: UnixSeconds = u64::MAX;
 
 pub const SERVER_PORT: u16 = 67;
 pub const CLIENT_PORT: u16 = 68;

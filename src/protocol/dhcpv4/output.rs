@@ -9,6 +9,24 @@ pub struct Sender {
     pub source: SocketAddrV4,
     /// Source of the frame. A client that speaks for itself must put the same one into `chaddr`.
     pub mac: MacAddr,
+    /// Through which port of the host it came.
+    pub origin: Origin,
+}
+
+/// A port of the host, by which what one guest takes is counted: the interface where it is known, else the frame's
+/// source address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin(u64);
+
+impl Origin {
+    pub fn interface(index: u32) -> Self {
+        Self(u64::from(index))
+    }
+
+    pub fn mac(mac: MacAddr) -> Self {
+        let [a, b, c, d, e, f] = mac.octets();
+        Self(u64::from_be_bytes([1, 0, a, b, c, d, e, f]))
+    }
 }
 
 /// Where a reply goes (RFC 2131 section 4.1). Unicast names the link-layer address too: a client that has no address
@@ -56,8 +74,30 @@ pub enum Event {
     LeaseDropped(Lease),
     /// A client found its address in use by somebody else.
     AddressDeclined(Lease),
+    /// Somebody uses an address of the pools without a lease; it rests.
+    AddressConflict {
+        network: Uuid,
+        subnet: Uuid,
+        address: Ipv4Addr,
+        mac: MacAddr,
+    },
+    /// A declined or conflicting address is tried again.
+    QuarantineEnded {
+        network: Uuid,
+        address: Ipv4Addr,
+    },
+    /// A port asked for more addresses than it may hold. Not told for each.
+    PortLimited {
+        network: Uuid,
+        mac: MacAddr,
+    },
     /// Reported when it becomes so, not for each client that gets nothing.
     PoolExhausted {
+        network: Uuid,
+        subnet: Uuid,
+    },
+    /// There are addresses again.
+    PoolRecovered {
         network: Uuid,
         subnet: Uuid,
     },
@@ -70,6 +110,8 @@ pub enum Output {
     /// To be stored; then [`confirm`](super::Engine::confirm) or [`abandon`](super::Engine::abandon) must follow.
     Persist(Commit),
     Report(Event),
+    /// To be looked for on the link; then [`probed`](super::Engine::probed) must follow.
+    Probe(Ipv4Addr),
 }
 
 /// A change on its way to the disk, with the reply that waits for it. Commits may be confirmed in any order: the
@@ -82,9 +124,16 @@ pub struct Commit {
     pub(super) end: Option<super::table::End>,
     pub(super) reply: Option<Datagram>,
     pub(super) asked_at: UnixSeconds,
+    /// Stores a lease that there was not.
+    pub(super) new: bool,
 }
 
 impl Commit {
+    /// Whether it adds to what is stored; a renewal does not.
+    pub fn is_new(&self) -> bool {
+        self.new
+    }
+
     pub fn change(&self) -> &LeaseChange {
         &self.change
     }

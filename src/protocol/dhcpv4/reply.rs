@@ -1,49 +1,17 @@
 use super::{
-    request::Request,
-    scope::{Host, Subnet},
+    INFINITE,
+    options::{Options, code},
+    request::Fqdn,
 };
-use dhcproto::{
-    Encodable, Encoder,
-    v4::{DhcpOption, MAGIC, MessageType, OptionCode},
-};
-use hickory_proto::rr::Name;
-use std::net::Ipv4Addr;
+use dhcproto::v4::{MAGIC, MessageType};
+use std::{borrow::Cow, net::Ipv4Addr};
 
 /// BOOTP's message size, which some relays and clients still insist on (RFC 1542 section 2.1).
 const MIN_MESSAGE: usize = 300;
 
-/// One subnet's configuration options, encoded once.
-#[derive(Debug)]
-pub(super) struct OptionSet(Vec<(u8, Vec<u8>)>);
-
-impl OptionSet {
-    pub(super) fn new(subnet: &Subnet) -> Self {
-        let mut options = vec![DhcpOption::SubnetMask(subnet.prefix.netmask())];
-        options.extend(subnet.router.map(|router| DhcpOption::Router(vec![router])));
-        if !subnet.dns_servers.is_empty() {
-            options.push(DhcpOption::DomainNameServer(subnet.dns_servers.clone()));
-        }
-        if let Some(domain) = &subnet.domain {
-            options.push(DhcpOption::DomainName(domain.to_string()));
-            options.extend(Name::from_ascii(format!("{domain}.")).ok().map(|n| DhcpOption::DomainSearch(vec![n])));
-        }
-        options.extend(subnet.mtu.map(DhcpOption::InterfaceMtu));
-        if subnet.prefix.prefix_len() < 31 {
-            options.push(DhcpOption::BroadcastAddr(subnet.prefix.broadcast()));
-        }
-        if !subnet.host_routes.is_empty() {
-            // Who understands option 121 ignores the router option (RFC 3442), so the default route is repeated here.
-            let default = subnet.router.map(|router| (Default::default(), router));
-            let routes = subnet.host_routes.iter().map(|(to, via)| (to.trunc(), *via));
-            options.push(DhcpOption::ClasslessStaticRoute(routes.chain(default).collect()));
-        }
-        Self(options.iter().map(|option| (OptionCode::from(option).into(), encoded(option))).collect())
-    }
-
-    fn get(&self, code: u8) -> Option<&[u8]> {
-        self.0.iter().find(|(c, _)| *c == code).map(|(_, bytes)| bytes.as_slice())
-    }
-}
+/// The fields that may hold options too (RFC 2132 section 9.3), as offset and length.
+const SNAME: (usize, usize) = (44, 64);
+const FILE: (usize, usize) = (108, 128);
 
 /// What a reply says besides echoing the request.
 #[derive(Debug)]
@@ -53,12 +21,19 @@ pub(super) struct Reply<'a> {
     pub(super) yiaddr: Ipv4Addr,
     /// Seconds.
     pub(super) lease_time: Option<u32>,
-    pub(super) options: Option<&'a OptionSet>,
-    pub(super) host: Option<&'a Host>,
+    /// An ACK to a DISCOVER (RFC 4039).
+    pub(super) rapid: bool,
+    /// The name that the client has now, fully qualified where the subnet has a domain.
+    pub(super) name: Option<String>,
+    pub(super) options: Options<'a>,
 }
 
+/// Options in the order in which they are to be sent.
+type Wanted<'a> = Vec<(u8, Cow<'a, [u8]>)>;
+
 impl Reply<'_> {
-    pub(super) fn encode(&self, request: &Request) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let request = self.options.request;
         let nak = self.kind == MessageType::Nak;
         let mut message = Vec::with_capacity(request.max_size);
         message.extend([2, 1, 6, 0]);
@@ -68,82 +43,195 @@ impl Reply<'_> {
         message.extend((request.flags | if nak && request.relayed() { 0x8000 } else { 0 }).to_be_bytes());
         message.extend(if nak { [0; 4] } else { request.ciaddr.octets() });
         message.extend(self.yiaddr.octets());
-        message.extend([0; 4]);
+        let next_server = self.options.next_server().filter(|_| !nak).unwrap_or(Ipv4Addr::UNSPECIFIED);
+        message.extend(next_server.octets());
         message.extend(request.giaddr.octets());
         message.extend(request.mac.octets());
         message.resize(236, 0);
         message.extend(MAGIC);
 
-        put(&mut message, OptionCode::MessageType, &[self.kind.into()]);
-        put(&mut message, OptionCode::ServerIdentifier, &self.server.octets());
-        if let Some(seconds) = self.lease_time {
-            put(&mut message, OptionCode::AddressLeaseTime, &seconds.to_be_bytes());
-            put(&mut message, OptionCode::Renewal, &(seconds / 2).to_be_bytes());
-            put(&mut message, OptionCode::Rebinding, &(seconds - seconds / 8).to_be_bytes());
+        let file = self.options.boot_file().filter(|file| !nak && file.len() < FILE.1);
+        if let Some(file) = file {
+            message[FILE.0..FILE.0 + file.len()].copy_from_slice(file.as_bytes());
         }
-        if let Some(id) = &request.client_id {
-            put(&mut message, OptionCode::ClientIdentifier, id);
-        }
-        // The end marker, and option 82 last of all.
-        let relay_info = request.relay_info.as_deref().unwrap_or_default();
-        let tail = 1 + if relay_info.is_empty() { 0 } else { 2 + relay_info.len() };
-        self.configuration(&mut message, request, request.max_size.saturating_sub(tail));
-        if !relay_info.is_empty() {
-            put(&mut message, OptionCode::RelayAgentInformation, relay_info);
-        }
-        message.push(OptionCode::End.into());
+        self.put_options(&mut message, file.is_none());
         if message.len() < MIN_MESSAGE {
             message.resize(MIN_MESSAGE, 0);
         }
         message
     }
 
-    /// The subnet mask always, then what the client asks for, in its order, as far as there is room; all that there is
-    /// where it has no wishes.
-    fn configuration(&self, message: &mut Vec<u8>, request: &Request, room: usize) {
-        let Some(set) = self.options else { return };
-        let name = self.host.and_then(|host| host.host_name.as_ref());
-        let name = name.map(|name| encoded(&DhcpOption::Hostname(name.to_string())));
-        let mut add = |code: u8| {
-            let option = if code == u8::from(OptionCode::Hostname) { name.as_deref() } else { set.get(code) };
-            if let Some(bytes) = option
-                && message.len() + bytes.len() <= room
-            {
-                message.extend(bytes);
+    /// What must be said, then the rest as far as there is room: in the options field, then in `file` and `sname`.
+    fn put_options(&self, message: &mut Vec<u8>, file_is_free: bool) {
+        let request = self.options.request;
+        let start = message.len();
+        for (known, data) in self.required() {
+            put(message, known, &data);
+        }
+        // The end marker, and option 82 last of all (RFC 3046 section 2.2).
+        let relay_info = request.relay_info.as_deref();
+        let tail = 1 + relay_info.map_or(0, |info| 2 + info.len());
+        let room = request.max_size.saturating_sub(tail);
+        let wanted = self.wanted();
+        let fits = message.len() + wanted.iter().map(|(_, data)| encoded_length(data)).sum::<usize>() <= room;
+        if fits {
+            wanted.iter().for_each(|(known, data)| put(message, *known, data));
+        } else {
+            overload(message, wanted, room, file_is_free, start);
+        }
+        if let Some(info) = relay_info {
+            put(message, code::RELAY_INFO, info);
+        }
+        message.push(code::END);
+    }
+
+    fn required(&self) -> Wanted<'_> {
+        let request = self.options.request;
+        let mut all: Wanted<'_> = vec![
+            (code::MESSAGE_TYPE, vec![self.kind.into()].into()),
+            (code::SERVER_ID, self.server.octets().to_vec().into()),
+        ];
+        if let Some(seconds) = self.lease_time {
+            all.push((code::LEASE_TIME, seconds.to_be_bytes().to_vec().into()));
+            let (renewal, rebinding) = match seconds {
+                INFINITE => (INFINITE, INFINITE),
+                _ => (seconds / 2, seconds - seconds / 8),
+            };
+            // What was set for a full lease must not outlast a shorter one.
+            let set = |known, default: u32| match self.options.get(known).as_deref().map(TryInto::<[u8; 4]>::try_into) {
+                Some(Ok(bytes)) if u32::from_be_bytes(bytes) < seconds => u32::from_be_bytes(bytes),
+                _ => default,
+            };
+            let rebinding = set(code::REBINDING_TIME, rebinding);
+            let renewal = set(code::RENEWAL_TIME, renewal).min(rebinding);
+            all.push((code::RENEWAL_TIME, renewal.to_be_bytes().to_vec().into()));
+            all.push((code::REBINDING_TIME, rebinding.to_be_bytes().to_vec().into()));
+        }
+        if let Some(id) = &request.client_id {
+            all.push((code::CLIENT_ID, id.as_slice().into()));
+        }
+        if self.kind == MessageType::Nak {
+            all.push((code::MESSAGE, b"this address is not yours here"[..].into()));
+            return all;
+        }
+        if self.rapid {
+            all.push((code::RAPID_COMMIT, Cow::Borrowed(&[])));
+        }
+        if let Some(mask) = self.options.get(code::SUBNET_MASK) {
+            all.push((code::SUBNET_MASK, mask));
+        }
+        if self.options.wants_http() && self.options.boot_file().is_some() {
+            all.push((code::VENDOR_CLASS, b"HTTPClient"[..].into()));
+        }
+        if let Some(machine) = &request.machine {
+            all.push((code::MACHINE_ID, machine.as_slice().into()));
+        }
+        if let Some(fqdn) = &request.fqdn {
+            all.push((code::FQDN, self.fqdn(fqdn).into()));
+        }
+        all
+    }
+
+    /// Option 81 (RFC 4702 section 4): the server keeps A and PTR records by itself.
+    fn fqdn(&self, asked: &Fqdn) -> Vec<u8> {
+        let refused = asked.flags & Fqdn::N;
+        let overrode = if refused == 0 && asked.flags & Fqdn::S == 0 { Fqdn::O } else { 0 };
+        let updates = if refused == 0 { Fqdn::S } else { 0 };
+        let wire = asked.flags & Fqdn::E;
+        let mut data = vec![wire | refused | overrode | updates, 255, 255];
+        let name = self.name.as_deref().unwrap_or_default();
+        if wire == 0 {
+            data.extend(name.as_bytes());
+        } else {
+            for label in name.split('.').filter(|label| !label.is_empty()) {
+                // Labels come from checked names, of at most 63 bytes each.
+                data.push(label.len() as u8);
+                data.extend(label.as_bytes());
             }
+            data.push(0);
+        }
+        data
+    }
+
+    /// What the client asks for, in its order; all that there is where it has no wishes.
+    fn wanted(&self) -> Wanted<'_> {
+        if self.kind == MessageType::Nak {
+            return Vec::new();
+        }
+        let options = self.options;
+        let mut seen = [false; 256];
+        let said = [
+            code::SUBNET_MASK,
+            code::LEASE_TIME,
+            code::RENEWAL_TIME,
+            code::REBINDING_TIME,
+            code::CLIENT_ID,
+            code::FQDN,
+        ];
+        said.iter().for_each(|known| seen[usize::from(*known)] = true);
+        seen[usize::from(code::VENDOR_CLASS)] = options.wants_http();
+        let mut codes = match &options.request.parameters {
+            Some(wanted) => wanted.clone(),
+            None => options.codes(),
         };
-        let mask = u8::from(OptionCode::SubnetMask);
-        add(mask);
-        match &request.parameters {
-            Some(wanted) => {
-                let mut seen = [false; 256];
-                seen[usize::from(mask)] = true;
-                wanted
-                    .iter()
-                    .filter(|code| !std::mem::replace(&mut seen[usize::from(**code)], true))
-                    .for_each(|c| add(*c));
-            }
-            None => {
-                set.0.iter().filter(|(code, _)| *code != mask).for_each(|(code, _)| add(*code));
-                add(OptionCode::Hostname.into());
-            }
+        // A file that is too long for its field has no other place.
+        if options.boot_file().is_some_and(|file| file.len() >= FILE.1 || options.wants_http()) {
+            codes.insert(0, code::BOOTFILE_NAME);
+        }
+        let fresh = codes.into_iter().filter(|known| !std::mem::replace(&mut seen[usize::from(*known)], true));
+        fresh.filter_map(|known| Some((known, options.get(known)?))).collect()
+    }
+}
+
+/// Puts options where they fit, and says which fields hold some (option 52).
+fn overload(message: &mut Vec<u8>, wanted: Wanted<'_>, room: usize, file_is_free: bool, start: usize) {
+    // Option 52 itself.
+    let room = room.saturating_sub(3);
+    let mut fields: Vec<(u8, (usize, usize), usize)> = Vec::new();
+    if file_is_free {
+        fields.push((1, FILE, 0));
+    }
+    fields.push((2, SNAME, 0));
+    for (known, data) in wanted {
+        let length = encoded_length(&data);
+        if message.len() + length <= room {
+            put(message, known, &data);
+            continue;
+        }
+        // Each field ends with an end marker of its own.
+        let field = fields.iter_mut().find(|(_, (_, size), used)| used + length < *size && data.len() <= 255);
+        if let Some((_, (at, _), used)) = field {
+            let mut bytes = Vec::with_capacity(length);
+            put(&mut bytes, known, &data);
+            message[*at + *used..*at + *used + length].copy_from_slice(&bytes);
+            *used += length;
         }
     }
-}
-
-/// An option of at most 255 bytes.
-fn put(message: &mut Vec<u8>, code: OptionCode, data: &[u8]) {
-    if let Ok(length) = u8::try_from(data.len()) {
-        message.extend([code.into(), length]);
-        message.extend(data);
+    let mut flags = 0;
+    for (flag, (at, _), used) in fields {
+        if used > 0 {
+            message[at + used] = code::END;
+            flags |= flag;
+        }
+    }
+    if flags != 0 {
+        // Before what it tells of: right behind the message type.
+        message.splice(start + 3..start + 3, [code::OVERLOAD, 1, flags]);
     }
 }
 
-/// Empty where an option cannot be encoded.
-fn encoded(option: &DhcpOption) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    match option.encode(&mut Encoder::new(&mut bytes)) {
-        Ok(()) => bytes,
-        Err(_) => Vec::new(),
+fn encoded_length(data: &[u8]) -> usize {
+    data.len() + 2 * data.len().div_ceil(255).max(1)
+}
+
+/// Longer values are split (RFC 3396).
+fn put(message: &mut Vec<u8>, known: u8, data: &[u8]) {
+    if data.is_empty() {
+        message.extend([known, 0]);
+    }
+    for part in data.chunks(255) {
+        // At most 255.
+        message.extend([known, part.len() as u8]);
+        message.extend(part);
     }
 }

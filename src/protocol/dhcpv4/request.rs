@@ -24,8 +24,38 @@ pub(super) struct Request {
     /// Bytes of a UDP payload that the client takes.
     pub(super) max_size: usize,
     pub(super) host_name: Option<DnsLabel>,
+    /// Option 81's flags and its name as it came.
+    pub(super) fqdn: Option<Fqdn>,
+    /// Option 80 (RFC 4039).
+    pub(super) rapid_commit: bool,
+    /// Option 60, bytes.
+    pub(super) vendor_class: Option<Vec<u8>>,
+    /// Option 77 names iPXE.
+    pub(super) ipxe: bool,
+    /// Option 93, its first (RFC 4578 section 2.1).
+    pub(super) arch: Option<u16>,
+    /// Option 97 as it came, to be echoed (RFC 4578 section 2.3).
+    pub(super) machine: Option<Vec<u8>>,
     /// Option 82 as it came, to be echoed (RFC 3046 section 2.2).
     pub(super) relay_info: Option<Vec<u8>>,
+}
+
+/// Option 81 (RFC 4702).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fqdn {
+    pub(super) flags: u8,
+    pub(super) label: Option<DnsLabel>,
+}
+
+impl Fqdn {
+    /// The server is to update A records.
+    pub(super) const S: u8 = 0x01;
+    /// The server overrode the client's wish.
+    pub(super) const O: u8 = 0x02;
+    /// The name is in wire format.
+    pub(super) const E: u8 = 0x04;
+    /// The server is to update nothing.
+    pub(super) const N: u8 = 0x08;
 }
 
 /// IPv4 and UDP header.
@@ -62,25 +92,36 @@ impl Request {
             parameters: None,
             max_size: MIN_SIZE,
             host_name: None,
+            fqdn: None,
+            rapid_commit: false,
+            vendor_class: None,
+            ipxe: false,
+            arch: None,
+            machine: None,
             relay_info: None,
         };
-        let mut names = Names::default();
-        let overload = request.options(message.opts(), &mut names)?;
+        let mut host = None;
+        let overload = request.options(message.opts(), &mut host)?;
         // Options may go on in 'file' and then in 'sname' (RFC 2132 section 9.3).
         if overload & 1 != 0 {
-            request.options(DhcpOptionIterator::new(&bytes[108..236]), &mut names)?;
+            request.options(DhcpOptionIterator::new(&bytes[108..236]), &mut host)?;
         }
         if overload & 2 != 0 {
-            request.options(DhcpOptionIterator::new(&bytes[44..108]), &mut names)?;
+            request.options(DhcpOptionIterator::new(&bytes[44..108]), &mut host)?;
         }
-        request.host_name = names.fqdn.or(names.host);
+        request.host_name = match &request.fqdn {
+            // The client wants no name of it.
+            Some(fqdn) if fqdn.flags & Fqdn::N != 0 => None,
+            Some(fqdn) => fqdn.label.clone().or(host),
+            None => host,
+        };
         match request.kind {
             MessageType::Unknown(0) => Err(Malformed),
             _ => Ok(request),
         }
     }
 
-    fn options(&mut self, options: DhcpOptionIterator<'_>, names: &mut Names) -> Result<u8, Malformed> {
+    fn options(&mut self, options: DhcpOptionIterator<'_>, host: &mut Option<DnsLabel>) -> Result<u8, Malformed> {
         let mut overload = 0;
         for option in options {
             let data = option.data();
@@ -98,8 +139,15 @@ impl Request {
                 OptionCode::ClientIdentifier => return Err(Malformed),
                 OptionCode::ParameterRequestList => self.parameters = Some(data.iter().copied().take(255).collect()),
                 OptionCode::RelayAgentInformation if data.len() <= 255 => self.relay_info = Some(data.to_vec()),
-                OptionCode::Hostname => names.host = first_label(data),
-                OptionCode::ClientFQDN => names.fqdn = fqdn_label(data),
+                OptionCode::Hostname => *host = first_label(data),
+                OptionCode::ClientFQDN => self.fqdn = fqdn(data),
+                OptionCode::ClassIdentifier if data.len() <= 255 => self.vendor_class = Some(data.to_vec()),
+                OptionCode::UserClass => self.ipxe |= is_ipxe(data),
+                OptionCode::ClientSystemArchitecture => {
+                    self.arch = data.first_chunk().map(|first| u16::from_be_bytes(*first));
+                }
+                OptionCode::ClientMachineIdentifier if data.len() <= 255 => self.machine = Some(data.to_vec()),
+                OptionCode::RapidCommit => self.rapid_commit = true,
                 _ => {}
             }
         }
@@ -115,15 +163,13 @@ impl Request {
         self.flags & 0x8000 != 0
     }
 
+    pub(super) fn vendor_class(&self) -> &[u8] {
+        self.vendor_class.as_deref().unwrap_or_default()
+    }
+
     pub(super) fn relayed(&self) -> bool {
         !self.giaddr.is_unspecified()
     }
-}
-
-#[derive(Debug, Default)]
-struct Names {
-    host: Option<DnsLabel>,
-    fqdn: Option<DnsLabel>,
 }
 
 fn fixed<const N: usize>(data: &[u8]) -> Result<[u8; N], Malformed> {
@@ -137,11 +183,25 @@ fn first_label(data: &[u8]) -> Option<DnsLabel> {
 }
 
 /// Option 81: flags, two result codes, then a name in wire format where flag E is set, else in ASCII (RFC 4702).
-fn fqdn_label(data: &[u8]) -> Option<DnsLabel> {
+fn fqdn(data: &[u8]) -> Option<Fqdn> {
     let (head, name) = data.split_at_checked(3)?;
-    if head[0] & 0x04 == 0 {
-        return first_label(name);
+    let wire = || {
+        let (length, rest) = name.split_first()?;
+        DnsLabel::new(str::from_utf8(rest.get(..usize::from(*length))?).ok()?).ok()
+    };
+    let label = if head[0] & Fqdn::E == 0 { first_label(name) } else { wire() };
+    Some(Fqdn { flags: head[0], label })
+}
+
+/// iPXE sends its name bare; RFC 3004 wants lengths before the classes.
+fn is_ipxe(data: &[u8]) -> bool {
+    let mut rest = data;
+    let mut found = data == b"iPXE";
+    while let Some((length, tail)) = rest.split_first()
+        && let Some((class, tail)) = tail.split_at_checked(usize::from(*length))
+    {
+        found |= class == b"iPXE";
+        rest = tail;
     }
-    let (length, rest) = name.split_first()?;
-    DnsLabel::new(str::from_utf8(rest.get(..usize::from(*length))?).ok()?).ok()
+    found
 }

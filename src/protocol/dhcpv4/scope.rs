@@ -1,5 +1,5 @@
-use super::reply::OptionSet;
-use crate::net::{AddressRange, DnsLabel, DomainName, IfName, Ipv4Net, MacAddr};
+use super::{ClientKey, options::OptionSet};
+use crate::net::{AddressRange, BootRule, DhcpOption, DnsLabel, DomainName, IfName, Ipv4Net, MacAddr};
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr},
@@ -18,12 +18,22 @@ pub struct Scope {
     pub hosts: Vec<Host>,
     /// The relay agents to serve, by `giaddr`. A relay speaks for any client, so no guest may play one unasked.
     pub relays: Vec<Ipv4Addr>,
+    /// Whether a DISCOVER with option 80 is answered with an ACK (RFC 4039): where no other server answers.
+    pub rapid_commit: bool,
+    /// Whether an address that was never handed out is looked for on the link before it is.
+    pub probe: bool,
+    /// Dynamic addresses that one port may hold or be offered at a time. 0: no limit.
+    pub leases_per_port: u32,
+    /// Packets of one port that are looked at, per second; bursts of as many. 0: no limit.
+    pub packets_per_port: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subnet {
     pub id: Uuid,
     pub prefix: Ipv4Net,
+    /// Whether clients of this link are served from it; else only those of its relay agents.
+    pub on_link: bool,
     pub router: Option<Ipv4Addr>,
     pub dns_servers: Vec<Ipv4Addr>,
     pub domain: Option<DomainName>,
@@ -32,9 +42,13 @@ pub struct Subnet {
     pub host_routes: Vec<(Ipv4Net, Ipv4Addr)>,
     /// For unknown clients, where `dynamic`. Network, broadcast, router, server and reserved addresses are left out.
     pub pools: Vec<AddressRange>,
+    /// [`INFINITE`](super::INFINITE) seconds and more: for ever.
     pub lease_time: Duration,
     /// Whether clients without a reservation are served; else they hear nothing.
     pub dynamic: bool,
+    /// Win over what the fields above say. One of a class wins over one for all.
+    pub options: Vec<DhcpOption>,
+    pub boot: Vec<BootRule>,
 }
 
 /// A port's reservation. One whose address is in none of the subnets is not served. Of several for one MAC, the first
@@ -42,10 +56,15 @@ pub struct Subnet {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     pub mac: MacAddr,
+    /// Who else it is for; a port that has this MAC wins.
+    pub client: Option<ClientKey>,
     pub address: Ipv4Addr,
     /// Sent as option 12.
     pub host_name: Option<DnsLabel>,
     pub port: Uuid,
+    /// Win over the subnet's.
+    pub options: Vec<DhcpOption>,
+    pub boot: Vec<BootRule>,
 }
 
 /// A scope with what every packet needs looked up or encoded beforehand.
@@ -55,6 +74,7 @@ pub(super) struct Catalog {
     pub(super) options: Vec<OptionSet>,
     pools: Vec<Vec<Pool>>,
     by_mac: HashMap<MacAddr, Vec<usize>>,
+    by_client: HashMap<ClientKey, usize>,
     by_address: HashMap<Ipv4Addr, usize>,
 }
 
@@ -67,12 +87,16 @@ impl Catalog {
             options: scope.subnets.iter().map(OptionSet::new).collect(),
             pools: scope.subnets.iter().map(pools).collect(),
             by_mac: HashMap::with_capacity(scope.hosts.len()),
+            by_client: HashMap::new(),
             by_address: HashMap::with_capacity(scope.hosts.len()),
             scope,
         };
         for (index, host) in catalog.scope.hosts.iter().enumerate() {
             if catalog.subnet_of(host.address).is_some() && !catalog.by_address.contains_key(&host.address) {
                 catalog.by_mac.entry(host.mac).or_default().push(index);
+                if let Some(client) = &host.client {
+                    catalog.by_client.entry(client.clone()).or_insert(index);
+                }
                 catalog.by_address.insert(host.address, index);
             }
         }
@@ -89,6 +113,10 @@ impl Catalog {
 
     pub(super) fn hosts_of(&self, mac: MacAddr) -> impl Iterator<Item = &Host> {
         self.by_mac.get(&mac).into_iter().flatten().filter_map(|i| self.scope.hosts.get(*i))
+    }
+
+    pub(super) fn host_of_client(&self, client: &ClientKey) -> Option<&Host> {
+        self.scope.hosts.get(*self.by_client.get(client)?)
     }
 
     /// The subnet whose pool may give this address to an unknown client.

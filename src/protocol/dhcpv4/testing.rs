@@ -1,7 +1,7 @@
 //! A client's side of the wire, for tests.
 
 use super::{
-    ClientKey, Commit, Datagram, Engine, Event, Host, Lease, Limits, Output, Scope, Sender, Subnet, UnixSeconds,
+    ClientKey, Commit, Datagram, Engine, Event, Host, Lease, Limits, Origin, Output, Scope, Sender, Subnet, UnixSeconds,
 };
 use crate::net::MacAddr;
 use dhcproto::{
@@ -31,8 +31,11 @@ pub(super) fn scope(pool_end: u8, reserved: &[(u8, u8)]) -> Scope {
     let host = |(m, a): &(u8, u8)| Host {
         mac: mac(*m),
         address: ip(*a),
+        client: None,
         host_name: Some(format!("guest{m}").parse().expect("a label")),
         port: Uuid::from_u128(u128::from(*m)),
+        options: Vec::new(),
+        boot: Vec::new(),
     };
     Scope {
         network: Uuid::from_u128(1),
@@ -41,6 +44,7 @@ pub(super) fn scope(pool_end: u8, reserved: &[(u8, u8)]) -> Scope {
         subnets: vec![Subnet {
             id: Uuid::from_u128(2),
             prefix: "10.0.0.0/24".parse().expect("a prefix"),
+            on_link: true,
             router: Some(SERVER),
             dns_servers: vec![SERVER],
             domain: Some("lab.example".parse().expect("a name")),
@@ -49,9 +53,15 @@ pub(super) fn scope(pool_end: u8, reserved: &[(u8, u8)]) -> Scope {
             pools: vec![format!("10.0.0.100-10.0.0.{pool_end}").parse().expect("a range")],
             lease_time: Duration::from_secs(LEASE_TIME.into()),
             dynamic: true,
+            options: Vec::new(),
+            boot: Vec::new(),
         }],
         hosts: reserved.iter().map(host).collect(),
         relays: vec![ip(3)],
+        rapid_commit: true,
+        probe: false,
+        leases_per_port: 0,
+        packets_per_port: 0,
     }
 }
 
@@ -119,7 +129,7 @@ pub(super) fn bytes(message: &Message) -> Vec<u8> {
 }
 
 pub(super) fn sender(client: u8) -> Sender {
-    Sender { source: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68), mac: mac(client) }
+    Sender { source: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68), mac: mac(client), origin: Origin::mac(mac(client)) }
 }
 
 /// What a packet led to, the commits still to land.
@@ -128,6 +138,7 @@ pub(super) struct Outcome {
     pub(super) sent: Vec<(Message, Datagram)>,
     pub(super) commits: Vec<Commit>,
     pub(super) events: Vec<Event>,
+    pub(super) probes: Vec<Ipv4Addr>,
 }
 
 impl Outcome {
@@ -140,6 +151,7 @@ impl Outcome {
                 }
                 Output::Persist(commit) => self.commits.push(commit),
                 Output::Report(event) => self.events.push(event),
+                Output::Probe(address) => self.probes.push(address),
             }
         }
     }

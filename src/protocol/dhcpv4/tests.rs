@@ -1,6 +1,6 @@
 use super::{testing::*, *};
 use crate::net::DnsLabel;
-use dhcproto::v4::{DhcpOption, Flags, MessageType, OptionCode, UnknownOption, relay};
+use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, OptionCode, UnknownOption, relay};
 use std::net::Ipv4Addr;
 
 const ACK: MessageType = MessageType::Ack;
@@ -153,7 +153,8 @@ fn an_exhausted_pool_is_reported_once() {
     assert!(acquire(&mut engine, 20, NOW).is_some() && acquire(&mut engine, 21, NOW).is_some());
     let events: Vec<Event> = (22..90).flat_map(|c| exchange(&mut engine, c, &discover(c), NOW).events).collect();
     assert!(matches!(events[..], [Event::PoolExhausted { .. }]));
-    assert!(matches!(exchange(&mut engine, 20, &release(20, ip(100)), NOW).events[..], [Event::LeaseReleased(_)]));
+    let freed = exchange(&mut engine, 20, &release(20, ip(100)), NOW).events;
+    assert!(matches!(freed[..], [Event::LeaseReleased(_), Event::PoolRecovered { .. }]), "{freed:?}");
     assert_eq!(acquire(&mut engine, 30, NOW), Some(ip(100)));
 }
 
@@ -366,4 +367,301 @@ fn what_guests_can_grow_has_limits() {
     assert_eq!(exchange(&mut engine, 255, &select(255, ip(100)), NOW).reply().map(|(kind, _)| kind), Some(ACK));
     assert!(engine.tick(NOW + 60).is_empty());
     assert_eq!(engine.next_deadline(), Some(NOW + 3_610));
+}
+
+#[test]
+fn rapid_commit_needs_no_request() {
+    let mut engine = engine(scope(110, &[]));
+    let mut wish = discover(20);
+    wish.opts_mut().insert(DhcpOption::RapidCommit);
+    let outcome = exchange(&mut engine, 20, &wish, NOW);
+    assert_eq!(outcome.reply(), Some((ACK, ip(100))));
+    assert_eq!(outcome.option(OptionCode::RapidCommit), Some(DhcpOption::RapidCommit));
+    // Where another server may answer, it is an offer as any.
+    let mut shared = scope(110, &[]);
+    shared.rapid_commit = false;
+    let _ = engine.update(shared, NOW);
+    let mut wish = discover(21);
+    wish.opts_mut().insert(DhcpOption::RapidCommit);
+    assert_eq!(exchange(&mut engine, 21, &wish, NOW).reply(), Some((MessageType::Offer, ip(101))));
+}
+
+#[test]
+fn a_lease_may_have_no_end() {
+    let mut scope = scope(110, &[]);
+    scope.subnets[0].lease_time = std::time::Duration::from_secs(INFINITE.into());
+    let (mut engine, _) = Engine::new(scope.clone(), Vec::new(), NOW);
+    assert_eq!(acquire(&mut engine, 20, NOW), Some(ip(100)));
+    let outcome = exchange(&mut engine, 20, &renew(20, ip(100)), NOW + 1_000_000_000);
+    for (code, option) in [
+        (OptionCode::AddressLeaseTime, DhcpOption::AddressLeaseTime(INFINITE)),
+        (OptionCode::Renewal, DhcpOption::Renewal(INFINITE)),
+        (OptionCode::Rebinding, DhcpOption::Rebinding(INFINITE)),
+    ] {
+        assert_eq!(outcome.option(code), Some(option));
+    }
+    assert_eq!((engine.next_deadline(), engine.leased()), (None, 1));
+    assert!(engine.tick(NEVER - 1).is_empty());
+    // A client may want less.
+    let mut less = renew(20, ip(100));
+    less.opts_mut().insert(DhcpOption::AddressLeaseTime(600));
+    let outcome = exchange(&mut engine, 20, &less, NOW);
+    assert_eq!(outcome.option(OptionCode::AddressLeaseTime), Some(DhcpOption::AddressLeaseTime(600)));
+    // From the store as well.
+    let mut held = lease(100, 20, NEVER);
+    held.host_name = None;
+    let (engine, _) = Engine::new(scope, vec![held], NOW);
+    assert_eq!((engine.next_deadline(), engine.leased()), (None, 1));
+}
+
+fn boot_scope() -> Scope {
+    let mut scope = scope(110, &[(1, 50)]);
+    let rules = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("a rule")).collect();
+    scope.subnets[0].boot = rules(&[
+        "server=10.0.0.9",
+        "bios=undionly.kpxe",
+        "uefi-x64=snponly.efi",
+        "ipxe=http://10.0.0.9/boot.ipxe",
+        "http-x64=http://10.0.0.9/boot.efi",
+    ]);
+    scope.hosts[0].boot = rules(&["bios=own.kpxe"]);
+    scope
+}
+
+fn boot(client: u8, class: &[u8], arch: u16, user: Option<&[u8]>) -> Message {
+    let mut message = discover(client);
+    message.opts_mut().insert(DhcpOption::ClassIdentifier(class.to_vec()));
+    message.opts_mut().insert(DhcpOption::ClientSystemArchitecture(arch.into()));
+    message.opts_mut().insert(DhcpOption::ClientMachineIdentifier(vec![0; 17]));
+    if let Some(user) = user {
+        message.opts_mut().insert(DhcpOption::UserClass(user.to_vec()));
+    }
+    message
+}
+
+#[test]
+fn each_machine_is_told_its_boot_file() {
+    let pxe = b"PXEClient:Arch:00000:UNDI:002001";
+    let http = b"HTTPClient:Arch:00016:UNDI:003016";
+    type Case<'a> = (u8, &'a [u8], u16, Option<&'a [u8]>, &'a str);
+    let cases: [Case<'_>; 8] = [
+        (20, pxe, 0, None, "undionly.kpxe"),
+        (1, pxe, 0, None, "own.kpxe"),
+        (1, pxe, 7, None, "snponly.efi"),
+        (21, pxe, 9, None, "snponly.efi"),
+        (22, pxe, 0, Some(b"iPXE"), "http://10.0.0.9/boot.ipxe"),
+        (23, pxe, 7, Some(b"\x04iPXE"), "http://10.0.0.9/boot.ipxe"),
+        (24, http, 16, None, "http://10.0.0.9/boot.efi"),
+        (25, pxe, 11, None, ""),
+    ];
+    for (client, class, arch, user, file) in cases {
+        let mut engine = engine(boot_scope());
+        let outcome = exchange(&mut engine, client, &boot(client, class, arch, user), NOW);
+        let (message, _) = &outcome.sent[0];
+        let said = message.fname().map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default();
+        assert_eq!(said.trim_end_matches('\0'), file, "{client} {arch}");
+        assert_eq!(message.siaddr(), ip(9));
+        assert_eq!(
+            outcome.option(OptionCode::ClientMachineIdentifier),
+            Some(DhcpOption::ClientMachineIdentifier(vec![0; 17]))
+        );
+        let told = outcome.option(OptionCode::ClassIdentifier);
+        assert_eq!(told.is_some(), arch == 16, "{told:?}");
+    }
+}
+
+#[test]
+fn a_port_wins_over_its_subnet_and_a_class_over_all() {
+    let mut scope = scope(110, &[(1, 50)]);
+    let options = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an option")).collect();
+    scope.subnets[0].options = options(&[
+        "ntp-servers=10.0.0.7",
+        "224:text=subnet",
+        "43:hex@MSFT=01",
+        "routers=10.0.0.254",
+        "renewal-time=60",
+    ]);
+    scope.hosts[0].options = options(&["224:text=port", "mtu=1300", "host-name=other"]);
+    let ask = |engine: &mut Engine, client: u8, class: &[u8]| {
+        let mut message = discover(client);
+        message.opts_mut().insert(DhcpOption::ClassIdentifier(class.to_vec()));
+        let wanted = [42, 224, 43, 26, 12, 3, 121, 249].map(OptionCode::from).to_vec();
+        message.opts_mut().insert(DhcpOption::ParameterRequestList(wanted));
+        exchange(engine, client, &message, NOW)
+    };
+    let mut engine = engine(scope);
+    let text = |outcome: &Outcome| match outcome.option(OptionCode::Unknown(224)) {
+        Some(DhcpOption::Unknown(option)) => String::from_utf8_lossy(option.data()).into_owned(),
+        other => panic!("{other:?}"),
+    };
+    let of_port = ask(&mut engine, 1, b"x");
+    assert_eq!(text(&of_port), "port");
+    assert_eq!(of_port.option(OptionCode::InterfaceMtu), Some(DhcpOption::InterfaceMtu(1_300)));
+    assert_eq!(of_port.option(OptionCode::Hostname), Some(DhcpOption::Hostname("other".into())));
+    assert_eq!(of_port.option(OptionCode::VendorExtensions), None);
+    let of_subnet = ask(&mut engine, 20, b"MSFT 5.0");
+    assert_eq!(text(&of_subnet), "subnet");
+    assert_eq!(of_subnet.option(OptionCode::VendorExtensions), Some(DhcpOption::VendorExtensions(vec![1])));
+    assert_eq!(of_subnet.option(OptionCode::NtpServers), Some(DhcpOption::NtpServers(vec![ip(7)])));
+    assert_eq!(of_subnet.option(OptionCode::Router), Some(DhcpOption::Router(vec![ip(254)])));
+    assert_eq!(of_subnet.option(OptionCode::Renewal), Some(DhcpOption::Renewal(60)));
+    // The routes name the router that the clients are told, also to those who know them by Microsoft's number.
+    let bytes = &of_subnet.sent[0].1.payload;
+    let routes = [12, 172, 16, 10, 0, 0, 2, 0, 10, 0, 0, 254];
+    for code in [121, 249] {
+        let told = [&[code, 12][..], &routes].concat();
+        assert!(bytes.windows(told.len()).any(|window| window == told), "{code}");
+    }
+}
+
+#[test]
+fn a_reply_that_is_too_long_goes_on_in_other_fields() {
+    let mut scope = scope(110, &[]);
+    let long = |code: u8, length: usize| format!("{code}:text={}", "x".repeat(length)).parse().expect("an option");
+    scope.subnets[0].options = vec![long(224, 200), long(225, 90), long(226, 50), long(227, 255)];
+    let mut engine = engine(scope);
+    let mut message = discover(20);
+    let wanted = [224, 225, 226, 227].map(OptionCode::from).to_vec();
+    message.opts_mut().insert(DhcpOption::ParameterRequestList(wanted));
+    let outcome = exchange(&mut engine, 20, &message, NOW);
+    let payload = &outcome.sent[0].1.payload;
+    assert!(payload.len() <= 548, "{}", payload.len());
+    assert!(matches!(outcome.option(OptionCode::OptionOverload), Some(DhcpOption::OptionOverload(_))));
+    let told = |code: u8, length: u8| payload.windows(3).any(|window| window == [code, length, b'x']);
+    assert!(told(224, 200) && told(225, 90) && told(226, 50) && !told(227, 255));
+    // A client that takes more gets all of it, split where it must be.
+    message.opts_mut().insert(DhcpOption::MaxMessageSize(1_500));
+    let outcome = exchange(&mut engine, 20, &message, NOW);
+    assert_eq!(outcome.option(OptionCode::OptionOverload), None);
+    assert!(outcome.sent[0].1.payload.windows(3).any(|window| window == [227, 255, b'x']));
+}
+
+#[test]
+fn a_full_name_is_answered_with_one() {
+    let mut engine = engine(scope(110, &[]));
+    for (client, flags, said) in [(20, 0x05, 0x05), (21, 0x04, 0x07), (22, 0x08, 0x08), (23, 0x01, 0x01)] {
+        let mut bytes = bytes(&discover(client));
+        let end = bytes.iter().rposition(|byte| *byte == 255).expect("an end");
+        let name: &[u8] = if flags & 4 != 0 { b"\x03web\x03lab\x00" } else { b"web.lab" };
+        bytes.truncate(end);
+        bytes.extend([81, 3 + name.len() as u8, flags, 0, 0]);
+        bytes.extend(name);
+        bytes.push(255);
+        let mut outcome = Outcome::default();
+        outcome.add(engine.handle(&bytes, sender(client), NOW));
+        let wire: &[u8] = b"\x03web\x03lab\x07example\x00";
+        let name: &[u8] = match flags {
+            0x08 => b"",
+            _ if flags & 4 != 0 => wire,
+            _ => b"web.lab.example",
+        };
+        let told = [&[81, 3 + name.len() as u8, said, 255, 255][..], name].concat();
+        assert!(outcome.sent[0].1.payload.windows(told.len()).any(|window| window == told), "{flags}");
+    }
+}
+
+#[test]
+fn an_address_that_nobody_had_is_looked_for_before_it_is_offered() {
+    let mut scope = scope(109, &[]);
+    scope.probe = true;
+    let (mut engine, outputs) = Engine::new(scope.clone(), vec![lease(100, 40, NOW + 500)], NOW);
+    let mut start = Outcome::default();
+    start.add(outputs);
+    assert_eq!(start.probes, (101..=109).map(ip).collect::<Vec<_>>());
+    let nothing = exchange(&mut engine, 20, &discover(20), NOW);
+    assert!(nothing.sent.is_empty() && nothing.events.is_empty(), "not full: they are on the way");
+    assert!(engine.probed(ip(101), Some(mac(77)), NOW).iter().any(|output| matches!(
+        output,
+        Output::Report(Event::AddressConflict { address, mac: holder, .. }) if *address == ip(101) && *holder == mac(77)
+    )));
+    for last in 102..=109 {
+        assert!(engine.probed(ip(last), None, NOW).is_empty());
+    }
+    assert!(engine.probed(ip(102), Some(mac(9)), NOW).is_empty(), "nobody asked");
+    // A wish for one that is not known to be free is no reason to offer it.
+    let mut wish = discover(21);
+    wish.opts_mut().insert(DhcpOption::RequestedIpAddress(ip(101)));
+    assert_eq!(exchange(&mut engine, 21, &wish, NOW).reply(), Some((MessageType::Offer, ip(102))));
+    assert_eq!(acquire(&mut engine, 20, NOW), Some(ip(103)));
+    // A change of the scope keeps what is known.
+    let _ = engine.update(scope, NOW);
+    assert_eq!(acquire(&mut engine, 22, NOW), Some(ip(104)));
+    // After a while they are looked for again, the one that was in use too.
+    let mut later = Outcome::default();
+    later.add(engine.tick(NOW + 600));
+    assert_eq!(later.probes.len(), 6, "{:?}", later.probes);
+    assert!(later.events.contains(&Event::QuarantineEnded { network: uuid::Uuid::from_u128(1), address: ip(101) }));
+    assert_eq!(engine.stats().conflicts, 1);
+}
+
+#[test]
+fn a_port_holds_no_more_than_its_share() {
+    let mut scope = scope(150, &[]);
+    scope.leases_per_port = 3;
+    let mut engine = engine(scope);
+    let through = |n: u8, port: u32| Sender { origin: Origin::interface(port), ..sender(n) };
+    let offered = |engine: &mut Engine, n: u8, port: u32| {
+        let mut outcome = Outcome::default();
+        outcome.add(engine.handle(&bytes(&discover(n)), through(n, port), NOW));
+        (outcome.reply().map(|(_, address)| address), outcome.events)
+    };
+    for n in 20..23 {
+        let (address, _) = offered(&mut engine, n, 1);
+        let request = bytes(&select(n, address.expect("an offer")));
+        for output in engine.handle(&request, through(n, 1), NOW) {
+            if let Output::Persist(commit) = output {
+                let _ = engine.confirm(commit, NOW);
+            }
+        }
+    }
+    let (none, events) = offered(&mut engine, 23, 1);
+    assert!(none.is_none() && matches!(events[..], [Event::PortLimited { .. }]));
+    assert!(offered(&mut engine, 24, 1).1.is_empty(), "told once");
+    let mut outcome = Outcome::default();
+    outcome.add(engine.handle(&bytes(&select(25, ip(140))), through(25, 1), NOW));
+    assert!(outcome.sent.is_empty() && outcome.commits.is_empty(), "nor by asking for one outright");
+    assert!(offered(&mut engine, 20, 1).0.is_some(), "what it has it keeps");
+    assert!(offered(&mut engine, 30, 2).0.is_some(), "others have theirs");
+    assert_eq!(engine.stats().limited, 3);
+    exchange(&mut engine, 20, &release(20, ip(100)), NOW);
+    assert!(offered(&mut engine, 23, 1).0.is_some());
+}
+
+#[test]
+fn a_client_identifier_may_have_the_reservation() {
+    let mut scope = scope(110, &[(1, 50)]);
+    let id = vec![0, b'd', b'b'];
+    scope.hosts[0].client = ClientKey::new(&id);
+    let mut engine = engine(scope);
+    let with_id = |mut message: Message| {
+        message.opts_mut().insert(DhcpOption::ClientIdentifier(id.clone()));
+        message
+    };
+    assert_eq!(exchange(&mut engine, 9, &with_id(discover(9)), NOW).reply(), Some((MessageType::Offer, ip(50))));
+    assert_eq!(exchange(&mut engine, 9, &with_id(select(9, ip(50))), NOW).reply(), Some((ACK, ip(50))));
+    // The port's own NIC always wins.
+    assert_eq!(acquire(&mut engine, 1, NOW), Some(ip(50)));
+    let refused = exchange(&mut engine, 9, &with_id(renew(9, ip(50))), NOW).reply();
+    assert_eq!(refused, Some((NAK, Ipv4Addr::UNSPECIFIED)));
+    assert_eq!(exchange(&mut engine, 9, &with_id(discover(9)), NOW).reply().map(|(_, a)| a), Some(ip(100)));
+}
+
+#[test]
+fn a_subnet_behind_a_relay_is_served_to_its_relay_alone() {
+    let mut scope = scope(110, &[]);
+    let mut far = scope.subnets[0].clone();
+    far.id = uuid::Uuid::from_u128(3);
+    far.prefix = "10.9.0.0/24".parse().expect("a prefix");
+    far.pools = vec!["10.9.0.10-10.9.0.20".parse().expect("a range")];
+    far.on_link = false;
+    scope.subnets.insert(0, far);
+    let relay = Ipv4Addr::new(10, 9, 0, 1);
+    scope.relays = vec![relay];
+    let mut engine = engine(scope);
+    assert_eq!(exchange(&mut engine, 20, &discover(20), NOW).reply(), Some((MessageType::Offer, ip(100))));
+    let mut relayed = discover(21);
+    relayed.set_giaddr(relay);
+    let outcome = exchange(&mut engine, 9, &relayed, NOW);
+    assert_eq!(outcome.reply(), Some((MessageType::Offer, Ipv4Addr::new(10, 9, 0, 10))));
+    assert_eq!(outcome.sent[0].1.destination, Destination::Relay { address: relay, mac: mac(9) });
 }

@@ -18,10 +18,10 @@ use std::{
 };
 
 /// Questions of one network that are with upstream resolvers, each once however many guests ask it.
-pub const MAX_FLIGHTS: usize = 256;
+pub const MAX_FLIGHTS: usize = 512;
 /// Guests' questions that wait for those: all together, and each guest's.
-pub const MAX_WAITING: usize = 1024;
-pub const MAX_WAITING_PER_CLIENT: usize = 64;
+pub const MAX_WAITING: usize = 2048;
+pub const MAX_WAITING_PER_CLIENT: usize = 256;
 /// How long a guest waits before it is given a stale answer, where there is one (RFC 8767 section 5).
 pub const STALE_AFTER: Duration = Duration::from_millis(1800);
 /// What TCP can carry (RFC 1035 section 4.2.2).

@@ -4,15 +4,15 @@
 //! reaches clients that cannot answer ARP. A UDP socket holds port 67 on the interface, so that the kernel answers no
 //! renewal with "port unreachable" and a second server is noticed; it takes in nothing.
 
-use super::{ServeError, frame, holders};
+use super::{ServeError, frame, holders, ports::PortFinder, probe::Prober};
 use crate::{
     ffi::packet::{ETHERTYPE_IPV4, WatchedSocket, link_address},
     net::{IfName, MacAddr},
-    protocol::dhcpv4::{Datagram, SERVER_PORT, Sender},
+    protocol::dhcpv4::{Datagram, SERVER_PORT},
 };
 use nix::{
     net::if_::if_nametoindex,
-    sys::socket::{LinkAddr, recvfrom},
+    sys::socket::{LinkAddr, recvfrom, setsockopt, sockopt},
 };
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use std::{
@@ -21,17 +21,24 @@ use std::{
     os::fd::AsRawFd,
 };
 
+/// Bytes.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
 #[derive(Debug)]
 pub(super) struct Link {
     packets: WatchedSocket,
     _port: Socket,
     index: u32,
+    pub(super) ports: PortFinder,
+    pub(super) prober: Prober,
 }
 
 /// What arrived for port 67.
 #[derive(Debug)]
 pub(super) struct Received<'a> {
-    pub(super) from: Sender,
+    pub(super) source: SocketAddrV4,
+    /// Source of the frame.
+    pub(super) mac: MacAddr,
     pub(super) destination: Ipv4Addr,
     pub(super) payload: &'a [u8],
 }
@@ -44,7 +51,9 @@ impl Link {
         let port = hold_port(interface)?;
         let packets = packet_socket(index).map_err(fault)?;
         let packets = WatchedSocket::new(packets).map_err(fault)?;
-        Ok(Self { packets, _port: port, index })
+        let ports = PortFinder::open(index).map_err(fault)?;
+        let prober = Prober::open(index, ports.mac).map_err(fault)?;
+        Ok(Self { packets, _port: port, index, ports, prober })
     }
 
     /// Waits for a packet and gives all that came with it, at most `most`, to `act`. An error means that the interface
@@ -90,11 +99,7 @@ fn accept<'a>(packet: &'a [u8], link: &LinkAddr) -> Option<Received<'a>> {
     }
     let mac = MacAddr::new(link.addr()?).ok()?;
     let parsed = frame::parse(packet).filter(|packet| packet.destination.port() == SERVER_PORT)?;
-    Some(Received {
-        from: Sender { source: parsed.source, mac },
-        destination: *parsed.destination.ip(),
-        payload: parsed.payload,
-    })
+    Some(Received { source: parsed.source, mac, destination: *parsed.destination.ip(), payload: parsed.payload })
 }
 
 /// Without SO_REUSEADDR on purpose: with it, two servers would share the port and both answer. Servers of other
@@ -128,7 +133,10 @@ fn packet_socket(index: u32) -> io::Result<Socket> {
     let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
     socket.attach_filter(&dhcp_filter())?;
     socket.set_nonblocking(true)?;
-    socket.set_recv_buffer_size(1 << 20)?;
+    // Room for a burst of many guests, beyond what the system allows programs without privileges.
+    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    }
     socket.bind(&link_address(index, ETHERTYPE_IPV4, [0; 6])?)?;
     Ok(socket)
 }

@@ -5,11 +5,15 @@ mod holders;
 mod link;
 #[cfg(test)]
 mod live;
+mod ports;
+mod probe;
+mod queue;
 mod task;
 
 use crate::{
     net::IfName,
     protocol::dhcpv4::{Engine, Event, Lease, LeaseChange, Scope, Stats},
+    server::clock::LeaseClock,
 };
 use link::Link;
 use std::{future::Future, io, sync::Arc};
@@ -21,12 +25,15 @@ use uuid::Uuid;
 
 /// Where leases are kept. Replies wait for it; packets go on being served meanwhile.
 pub trait LeaseStore: Send + Sync + 'static {
-    /// Returns once the change is durable. Many calls run at a time, so that many changes can share one fsync; never
-    /// two for one address, so their order does not matter.
-    fn commit(&self, change: LeaseChange) -> impl Future<Output = Result<(), CommitError>> + Send;
+    /// Returns once the changes are durable, with what became of each. Many calls run at a time, so that many changes
+    /// can share one fsync; never two for one address, so their order does not matter.
+    fn commit(&self, changes: Vec<LeaseChange>) -> impl Future<Output = Vec<Result<(), CommitError>>> + Send;
+
+    /// All leases of a network, those that ran out too.
+    fn load(&self, network: Uuid) -> impl Future<Output = Result<Vec<Lease>, CommitError>> + Send;
 }
 
-/// Why a lease could not be stored; its client gets no answer, and asks again.
+/// Why leases could not be read or stored; the client gets no answer, and asks again.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct CommitError(Box<dyn std::error::Error + Send + Sync>);
@@ -77,6 +84,8 @@ pub enum ServeError {
     NotPermitted { interface: IfName, source: io::Error },
     #[error("cannot serve DHCP on {interface}: {source}")]
     Socket { interface: IfName, source: io::Error },
+    #[error("cannot serve DHCP on {interface}: its leases cannot be read: {source}")]
+    Leases { interface: IfName, source: CommitError },
 }
 
 /// The server's task has ended.
@@ -87,7 +96,7 @@ pub struct Stopped;
 #[derive(Debug)]
 enum Command {
     Update(Scope),
-    Stats(oneshot::Sender<Stats>),
+    Stats(oneshot::Sender<(Stats, u64)>),
     Stop,
 }
 
@@ -99,18 +108,20 @@ pub struct DhcpServer {
 }
 
 impl DhcpServer {
-    /// Opens the sockets in the calling thread's network namespace and serves from a task of the calling runtime.
-    /// `leases` are all that the store has of this network.
-    pub fn start<S: LeaseStore>(
+    /// Opens the sockets in the calling thread's network namespace, takes up the leases that the store has of this
+    /// network, and serves from a task of the calling runtime.
+    pub async fn start<S: LeaseStore>(
         scope: Scope,
-        leases: Vec<Lease>,
+        clock: LeaseClock,
         store: Arc<S>,
         events: mpsc::Sender<DhcpEvent>,
     ) -> Result<Self, ServeError> {
         let link = Link::open(&scope.interface)?;
-        let (engine, outputs) = Engine::new(scope, leases, task::now());
+        let interface = scope.interface.clone();
+        let leases = store.load(scope.network).await.map_err(|source| ServeError::Leases { interface, source })?;
+        let (engine, outputs) = Engine::new(scope, leases, clock.now());
         let (commands, receiver) = mpsc::channel(8);
-        let server = task::Server::new(engine, link, store, events);
+        let server = task::Server::new(engine, clock, link, store, events);
         Ok(Self { commands, task: tokio::spawn(server.run(receiver, outputs)) })
     }
 
@@ -119,7 +130,8 @@ impl DhcpServer {
         self.commands.send(Command::Update(scope)).await.map_err(|_| Stopped)
     }
 
-    pub async fn stats(&self) -> Result<Stats, Stopped> {
+    /// What the engine did, and how many packets were dropped since their port sent too many.
+    pub async fn stats(&self) -> Result<(Stats, u64), Stopped> {
         let (answer, stats) = oneshot::channel();
         self.commands.send(Command::Stats(answer)).await.map_err(|_| Stopped)?;
         stats.await.map_err(|_| Stopped)

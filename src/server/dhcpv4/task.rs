@@ -1,74 +1,122 @@
-use super::{Command, CommitError, DhcpEvent, LeaseStore, Link};
-use crate::protocol::dhcpv4::{Commit, Engine, Output, Sender, UnixSeconds};
+use super::{Command, CommitError, DhcpEvent, LeaseStore, Link, probe::Verdict, queue::FairQueue};
+use crate::{
+    protocol::dhcpv4::{Commit, Engine, Origin, Output, Sender},
+    server::clock::LeaseClock,
+};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::{
     future::Future,
-    net::Ipv4Addr,
     pin::Pin,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant},
 };
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
-    time::{sleep, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 use tracing::{debug, error, info, warn};
 
-/// Packets are left in the kernel's queue while this many leases are on their way to the disk.
+/// Packets wait while this many leases are on their way to the disk.
 const MAX_IN_FLIGHT: usize = 1_024;
-/// Packets taken in at a time, before commits and commands get their turn.
+/// Packets served at a time, before commits and commands get their turn.
 const BATCH: usize = 64;
+/// Packets taken from the kernel at a time: more than are served, so that the queue drops what is too much, port by
+/// port, and not the kernel, whose queue is one for all.
+const INTAKE: usize = 512;
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
-/// The wall clock may be set meanwhile, so deadlines are looked at again after this long.
+/// The boot's clock counts while the host sleeps, and the runtime's does not: deadlines are looked at again after this.
 const LONGEST_SLEEP: u64 = 60;
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-type InFlight = Pin<Box<dyn Future<Output = (Commit, Result<(), CommitError>)> + Send>>;
-
-pub(super) fn now() -> UnixSeconds {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
+type InFlight = Pin<Box<dyn Future<Output = Vec<(Commit, Result<(), CommitError>)>> + Send>>;
 
 pub(super) struct Server<S> {
     engine: Engine,
+    clock: LeaseClock,
     /// `None` while the interface is gone.
     link: Option<Link>,
     store: Arc<S>,
     events: mpsc::Sender<DhcpEvent>,
     lagged: bool,
     store_failed: bool,
+    queue: FairQueue<Packet>,
+    /// To be handed to the store together.
+    outbox: Vec<Commit>,
     in_flight: FuturesUnordered<InFlight>,
+    /// Leases in `in_flight`.
+    committing: usize,
+}
+
+#[derive(Debug)]
+struct Packet {
+    from: Sender,
+    payload: Vec<u8>,
 }
 
 impl<S: LeaseStore> Server<S> {
-    pub(super) fn new(engine: Engine, link: Link, store: Arc<S>, events: mpsc::Sender<DhcpEvent>) -> Self {
-        let in_flight = FuturesUnordered::new();
-        Self { engine, link: Some(link), store, events, lagged: false, store_failed: false, in_flight }
+    pub(super) fn new(
+        engine: Engine,
+        clock: LeaseClock,
+        link: Link,
+        store: Arc<S>,
+        events: mpsc::Sender<DhcpEvent>,
+    ) -> Self {
+        Self {
+            engine,
+            clock,
+            link: Some(link),
+            store,
+            events,
+            lagged: false,
+            store_failed: false,
+            queue: FairQueue::new(),
+            outbox: Vec::new(),
+            in_flight: FuturesUnordered::new(),
+            committing: 0,
+        }
     }
 
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, outputs: Vec<Output>) {
         self.apply(outputs);
         let mut buffer = vec![0; 2048];
-        let mut packets = Vec::with_capacity(BATCH);
+        let mut packets = Vec::with_capacity(INTAKE);
+        let mut verdicts = Vec::new();
         loop {
-            let free = MAX_IN_FLIGHT.saturating_sub(self.in_flight.len());
-            let deadline = self.engine.next_deadline().map(|at| at.saturating_sub(now()).min(LONGEST_SLEEP));
+            self.serve();
+            let busy = !self.queue.is_empty() && self.committing < MAX_IN_FLIGHT;
+            let now = self.clock.now();
+            let deadline = self.engine.next_deadline().map(|at| at.saturating_sub(now).min(LONGEST_SLEEP));
+            let probe = self.link.as_ref().and_then(|link| link.prober.next_deadline());
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Update(scope)) => {
-                        let outputs = self.engine.update(scope, now());
+                        let outputs = self.engine.update(scope, now);
                         self.apply(outputs);
                     }
                     // Who asked may have gone.
-                    Some(Command::Stats(answer)) => drop(answer.send(self.engine.stats())),
+                    Some(Command::Stats(answer)) => {
+                        let _ = answer.send((self.engine.stats(), self.queue.dropped()));
+                    }
                     Some(Command::Stop) | None => break,
                 },
-                Some((commit, result)) = self.in_flight.next() => self.landed(commit, result),
-                lost = receive(self.link.as_ref(), &mut buffer, free.min(BATCH), &mut packets), if free > 0 => {
-                    packets.drain(..).for_each(|packet| self.packet(packet));
+                Some(landed) = self.in_flight.next() => self.landed(landed),
+                lost = receive(self.link.as_ref(), &mut buffer, &mut packets) => {
+                    self.take_in(&mut packets);
                     if let Some(error) = lost {
                         self.lose(&error);
                     }
+                }
+                lost = hear(self.link.as_ref(), &mut verdicts) => {
+                    self.judge(&mut verdicts);
+                    if let Some(error) = lost {
+                        self.lose(&error);
+                    }
+                }
+                () = until(probe), if probe.is_some() => {
+                    if let Some(link) = &mut self.link {
+                        link.prober.tick(Instant::now(), &mut verdicts);
+                    }
+                    self.judge(&mut verdicts);
                 }
                 () = room(&self.events), if self.lagged => {
                     self.lagged = false;
@@ -76,14 +124,17 @@ impl<S: LeaseStore> Server<S> {
                 }
                 () = sleep(REOPEN_INTERVAL), if self.link.is_none() => self.reopen(),
                 () = sleep(Duration::from_secs(deadline.unwrap_or(LONGEST_SLEEP))), if deadline.is_some() => {
-                    let outputs = self.engine.tick(now());
+                    let outputs = self.engine.tick(self.clock.now());
                     self.apply(outputs);
                 }
+                () = tokio::task::yield_now(), if busy => {}
             }
         }
+        self.hand_over();
         let drain = async {
-            while let Some((commit, result)) = self.in_flight.next().await {
-                self.landed(commit, result);
+            while let Some(landed) = self.in_flight.next().await {
+                self.landed(landed);
+                self.hand_over();
             }
         };
         if timeout(STOP_TIMEOUT, drain).await.is_err() {
@@ -91,37 +142,84 @@ impl<S: LeaseStore> Server<S> {
         }
     }
 
-    fn packet(&mut self, Packet { from, destination, payload }: Packet) {
-        let scope = self.engine.scope();
-        // A guest's packet to a DHCP server elsewhere, which this host only routes, is not for this server.
-        let ours = destination.is_broadcast()
-            || destination == scope.server_address
-            || scope.subnets.iter().any(|s| s.prefix.broadcast() == destination);
-        if ours {
-            let outputs = self.engine.handle(&payload, from, now());
+    /// Puts packets for this server into the queues of their ports.
+    fn take_in(&mut self, packets: &mut Vec<Incoming>) {
+        let (scope, now) = (self.engine.scope(), Instant::now());
+        let counted = scope.packets_per_port > 0 || scope.leases_per_port > 0;
+        for Incoming { source, mac, destination, payload } in packets.drain(..) {
+            // A guest's packet to a DHCP server elsewhere, which this host only routes, is not for this server.
+            let ours = destination.is_broadcast()
+                || destination == scope.server_address
+                || scope.subnets.iter().any(|s| s.prefix.broadcast() == destination);
+            if !ours {
+                continue;
+            }
+            let origin = match &mut self.link {
+                Some(link) if counted => link.ports.find(mac, now),
+                _ => Origin::mac(mac),
+            };
+            let packet = Packet { from: Sender { source, mac, origin }, payload };
+            self.queue.push(origin, packet, scope.packets_per_port, now);
+        }
+    }
+
+    fn serve(&mut self) {
+        let now = self.clock.now();
+        for _ in 0..BATCH {
+            if self.committing + self.outbox.len() >= MAX_IN_FLIGHT {
+                break;
+            }
+            let Some(Packet { from, payload }) = self.queue.pop() else { break };
+            let outputs = self.engine.handle(&payload, from, now);
+            self.apply(outputs);
+        }
+        self.hand_over();
+    }
+
+    /// All that waits goes to the store as one.
+    fn hand_over(&mut self) {
+        if self.outbox.is_empty() {
+            return;
+        }
+        let (store, commits) = (Arc::clone(&self.store), std::mem::take(&mut self.outbox));
+        self.committing += commits.len();
+        let changes = commits.iter().map(|commit| commit.change().clone()).collect();
+        self.in_flight.push(Box::pin(async move { commits.into_iter().zip(store.commit(changes).await).collect() }));
+    }
+
+    fn landed(&mut self, landed: Vec<(Commit, Result<(), CommitError>)>) {
+        self.committing = self.committing.saturating_sub(landed.len());
+        let (network, now) = (self.engine.scope().network, self.clock.now());
+        for (commit, result) in landed {
+            let outputs = match result {
+                Ok(()) => {
+                    // Renewals are stored on a full disk too.
+                    if commit.is_new() && std::mem::take(&mut self.store_failed) {
+                        info!(%network, "DHCP leases can be stored again");
+                        self.emit(DhcpEvent::StoreRecovered { network });
+                    }
+                    self.engine.confirm(commit, now)
+                }
+                Err(reason) => {
+                    if !std::mem::replace(&mut self.store_failed, true) {
+                        error!(%network, %reason, "DHCP leases cannot be stored, so no new ones are granted");
+                        self.emit(DhcpEvent::StoreFailed { network, reason: reason.to_string() });
+                    }
+                    self.engine.abandon(commit, now)
+                }
+            };
             self.apply(outputs);
         }
     }
 
-    fn landed(&mut self, commit: Commit, result: Result<(), CommitError>) {
-        let network = self.engine.scope().network;
-        let outputs = match result {
-            Ok(()) => {
-                if std::mem::take(&mut self.store_failed) {
-                    info!(%network, "DHCP leases can be stored again");
-                    self.emit(DhcpEvent::StoreRecovered { network });
-                }
-                self.engine.confirm(commit, now())
+    fn judge(&mut self, verdicts: &mut Vec<Verdict>) {
+        let now = self.clock.now();
+        for Verdict { address, holder } in verdicts.drain(..) {
+            if holder.is_none() || self.link.as_mut().is_some_and(|link| link.prober.settle(address)) {
+                let outputs = self.engine.probed(address, holder, now);
+                self.apply(outputs);
             }
-            Err(reason) => {
-                if !std::mem::replace(&mut self.store_failed, true) {
-                    error!(%network, %reason, "DHCP leases cannot be stored, so none are granted");
-                    self.emit(DhcpEvent::StoreFailed { network, reason: reason.to_string() });
-                }
-                self.engine.abandon(commit, now())
-            }
-        };
-        self.apply(outputs);
+        }
     }
 
     fn apply(&mut self, outputs: Vec<Output>) {
@@ -134,9 +232,11 @@ impl<S: LeaseStore> Server<S> {
                         debug!(interface = %scope.interface, %error, to = ?datagram.destination, "DHCP reply not sent");
                     }
                 }
-                Output::Persist(commit) => {
-                    let (store, change) = (Arc::clone(&self.store), commit.change().clone());
-                    self.in_flight.push(Box::pin(async move { (commit, store.commit(change).await) }));
+                Output::Persist(commit) => self.outbox.push(commit),
+                Output::Probe(address) => {
+                    if let Some(link) = &mut self.link {
+                        link.prober.start(address, Instant::now());
+                    }
                 }
                 Output::Report(event) => self.emit(DhcpEvent::Protocol(event)),
             }
@@ -157,6 +257,9 @@ impl<S: LeaseStore> Server<S> {
                 info!(%interface, "DHCP server has its interface back");
                 self.link = Some(link);
                 self.emit(DhcpEvent::InterfaceBack { network, interface });
+                // What was looked for meanwhile is looked for anew.
+                let outputs = self.engine.reprobe();
+                self.apply(outputs);
             }
             Err(error) => debug!(%interface, %error, "DHCP server waits for its interface"),
         }
@@ -180,24 +283,32 @@ async fn room(events: &mpsc::Sender<DhcpEvent>) {
     }
 }
 
-struct Packet {
-    from: Sender,
-    destination: Ipv4Addr,
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Incoming {
+    source: std::net::SocketAddrV4,
+    mac: crate::net::MacAddr,
+    destination: std::net::Ipv4Addr,
     payload: Vec<u8>,
 }
 
 /// Fills `packets`; the error with which the interface was lost, if it was. Waits for ever without an interface.
-async fn receive(
-    link: Option<&Link>,
-    buffer: &mut [u8],
-    most: usize,
-    packets: &mut Vec<Packet>,
-) -> Option<std::io::Error> {
+async fn receive(link: Option<&Link>, buffer: &mut [u8], packets: &mut Vec<Incoming>) -> Option<std::io::Error> {
     let Some(link) = link else { return std::future::pending().await };
-    link.receive(buffer, most, |received| {
-        let (from, destination) = (received.from, received.destination);
-        packets.push(Packet { from, destination, payload: received.payload.to_vec() });
+    link.receive(buffer, INTAKE, |received| {
+        let (source, mac, destination) = (received.source, received.mac, received.destination);
+        packets.push(Incoming { source, mac, destination, payload: received.payload.to_vec() });
     })
     .await
     .err()
+}
+
+async fn hear(link: Option<&Link>, verdicts: &mut Vec<Verdict>) -> Option<std::io::Error> {
+    let Some(link) = link else { return std::future::pending().await };
+    link.prober.receive(verdicts).await.err()
 }

@@ -27,24 +27,39 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
-use tokio::task::JoinSet;
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::oneshot,
+    task::JoinSet,
+};
 use uuid::Uuid;
 
 /// TCP connections to one network's server, all its guests together and each.
 const MAX_CONNECTIONS: usize = 64;
 const MAX_CONNECTIONS_PER_CLIENT: usize = 8;
 
-/// What the DNS servers of all networks have in common.
+/// What the DNS servers of all networks have in common, a thread of their own among it: a flood of questions must not
+/// delay anything else, and one thread that waits for its sockets alone answers at a third of the cost (no other is
+/// woken to look for work).
 #[derive(Debug)]
 pub struct DnsShared {
     pub upstreams: Arc<Upstreams>,
     budget: Budget,
     batches: Arc<udp::Batches>,
+    thread: Handle,
+    /// When it is dropped the thread ends.
+    _running: oneshot::Sender<()>,
 }
 
 impl DnsShared {
-    pub fn new(upstreams: Arc<Upstreams>) -> Arc<Self> {
-        Arc::new(Self { upstreams, budget: Budget::default(), batches: Arc::default() })
+    /// The thread is in the calling thread's network namespace.
+    pub fn new(upstreams: Arc<Upstreams>) -> io::Result<Arc<Self>> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (running, ended) = oneshot::channel::<()>();
+        let thread = runtime.handle().clone();
+        // It fails when the sender is dropped: that is the end that it waits for.
+        std::thread::Builder::new().name("dns".into()).spawn(move || drop(runtime.block_on(ended)))?;
+        Ok(Arc::new(Self { upstreams, budget: Budget::default(), batches: Arc::default(), thread, _running: running }))
     }
 }
 
@@ -129,13 +144,16 @@ pub struct DnsServer {
 
 impl DnsServer {
     /// Binds the sockets, all or none, and begins to answer. The sockets are bound to the interface's index: an
-    /// interface that is removed and made anew needs a new server. Call it within a tokio runtime.
+    /// interface that is removed and made anew needs a new server.
     pub fn start(
         listen: DnsListen,
         zone: SharedZone,
         scope: DnsScope,
         shared: Arc<DnsShared>,
     ) -> Result<Self, ServeError> {
+        let thread = shared.thread.clone();
+        // Whoever makes a socket decides who waits for it.
+        let _entered = thread.enter();
         let sockets = listen
             .addresses
             .iter()
@@ -147,8 +165,8 @@ impl DnsServer {
         let connections = Limit::new(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT);
         let mut tasks = JoinSet::new();
         for (udp, tcp) in sockets {
-            tasks.spawn(udp::serve(Arc::new(udp), Arc::clone(&service)));
-            tasks.spawn(tcp::serve(tcp, Arc::clone(&service), connections.clone()));
+            tasks.spawn_on(udp::serve(Arc::new(udp), Arc::clone(&service)), &thread);
+            tasks.spawn_on(tcp::serve(tcp, Arc::clone(&service), connections.clone()), &thread);
         }
         tracing::info!(
             network = %listen.network,

@@ -7,8 +7,8 @@ use std::{
 };
 use tokio::net::TcpListener;
 
-/// Room for a burst of some hundred queries while the server is busy.
-const RECEIVE_BUFFER: usize = 1 << 20;
+/// Room for some thousand questions, so that a flood can be told from a pause of this host before others' are lost.
+const RECEIVE_BUFFER: usize = 4 << 20;
 const BACKLOG: i32 = 128;
 
 /// A UDP socket and a TCP listener at one address, that hear only what comes in by `interface`. The address need not

@@ -13,6 +13,8 @@ use std::{
 
 /// Batches that are taken before other tasks get their turn.
 const TURN: usize = 16;
+/// Batches without an end of what waits that make a backlog: more than a pause of this host's gathers.
+const BACKLOG: usize = 8;
 /// Buffers that are kept for the next batch; more are in use only while more threads are at work.
 const KEPT: usize = 4;
 
@@ -45,17 +47,20 @@ pub(super) async fn serve(socket: Arc<WatchedSocket>, service: Arc<Service>) {
             }
         };
         let mut batch = batches.take();
+        let mut waits = true;
         for turn in 0..TURN {
-            match take(&socket, &service, &mut batch, turn > 0) {
+            match take(&socket, &service, &mut batch, turn >= BACKLOG) {
                 // No more waited. If something has come since, the runtime hears of it: the readiness is cleared only
                 // as far as it was known.
                 Ok(count) if count < BATCH => {
                     guard.clear_ready();
+                    waits = false;
                     break;
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     guard.clear_ready();
+                    waits = false;
                     break;
                 }
                 // What an earlier answer met on its way (ICMP), or a signal.
@@ -64,12 +69,14 @@ pub(super) async fn serve(socket: Arc<WatchedSocket>, service: Arc<Service>) {
         }
         batches.give(batch);
         drop(guard);
-        tokio::task::yield_now().await;
+        if waits {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
 fn take(socket: &Arc<WatchedSocket>, service: &Arc<Service>, batch: &mut Batch, backlog: bool) -> io::Result<usize> {
     let count = batch.receive(socket.socket().as_fd())?;
-    service.take_batch(socket, batch, count, backlog || count == BATCH);
+    service.take_batch(socket, batch, count, backlog);
     Ok(count)
 }

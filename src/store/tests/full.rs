@@ -50,17 +50,27 @@ const ROLE: &str = "VMFABRIC_TEST_FULL_DIRECTORY";
 #[test]
 #[ignore = "needs root: mounts a small tmpfs in a mount namespace of its own"]
 fn survives_a_full_disk() {
+    on_a_small_disk("survives_a_full_disk", "1m", fill_the_disk);
+}
+
+#[test]
+#[ignore = "needs root: mounts a small tmpfs in a mount namespace of its own"]
+fn renewals_go_on_where_new_leases_do_not() {
+    on_a_small_disk("renewals_go_on_where_new_leases_do_not", "16m", renew_on_a_full_disk);
+}
+
+fn on_a_small_disk(test: &str, size: &str, body: fn(&Path)) {
     if let Some(directory) = std::env::var_os(ROLE) {
-        return fill_the_disk(Path::new(&directory));
+        return body(Path::new(&directory));
     }
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (_, module) = module_path!().split_once("::").expect("a module of the crate");
     let output = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-ec"])
-        .arg(r#"mount -t tmpfs -o size=1m,mode=700 tmpfs "$0"; exec "$@""#)
+        .arg(format!(r#"mount -t tmpfs -o size={size},mode=700 tmpfs "$0"; exec "$@""#))
         .arg(directory.path())
         .arg(std::env::current_exe().expect("this test's binary"))
-        .args([&format!("{module}::survives_a_full_disk"), "--exact", "--include-ignored", "--nocapture"])
+        .args([&format!("{module}::{test}"), "--exact", "--include-ignored", "--nocapture"])
         .env(ROLE, directory.path())
         .output()
         .expect("unshare(1) of util-linux");
@@ -108,6 +118,37 @@ fn fill_the_disk(directory: &Path) {
     fs::remove_file(&ballast).expect("remove");
     let store = SqliteStore::open(&path).expect("open again");
     assert_eq!(wait(store.load()).expect("load"), whole);
+}
+
+fn renew_on_a_full_disk(directory: &Path) {
+    let (path, ballast) = (directory.join("vmfabric.db"), directory.join("ballast"));
+    let store = SqliteStore::open(&path).expect("open");
+    wait(store.commit(vec![put_network(1)])).expect("commit");
+    for octet in 1..200 {
+        wait(store.commit(vec![Write::PutLease(lease(1, octet))])).expect("commit");
+    }
+    take_all_space(&ballast);
+    // Far more than the log holds, so that it is copied into the database again and again.
+    for round in 1..60 {
+        let renewal = |octet| Write::PutLease(LeaseRecord { expires: 1_000 + round, ..lease(1, octet) });
+        for octet in 1..200 {
+            wait(store.commit(vec![renewal(octet)])).unwrap_or_else(|error| panic!("round {round}, {octet}: {error}"));
+        }
+        assert_full(wait(store.commit(vec![Write::PutLease(lease(1, 200))])), &path);
+        assert_full(wait(store.commit(vec![memo("a")])), &path);
+    }
+    let mut thief = lease(1, 5);
+    thief.client = b"another".to_vec();
+    assert_full(wait(store.commit(vec![Write::PutLease(thief)])), &path);
+    wait(store.commit(vec![Write::DeleteLease { network: network_id(1).0, address: lease(1, 1).address }]))
+        .expect("delete");
+    drop(store);
+    let store = SqliteStore::open(&path).expect("open on a full disk");
+    let leases = wait(store.leases(network_id(1).0)).expect("read");
+    assert_eq!(leases.len(), 198);
+    assert!(leases.iter().all(|lease| lease.expires == 1_059));
+    fs::remove_file(&ballast).expect("remove");
+    wait(store.commit(vec![Write::PutLease(lease(1, 200)), memo("a")])).expect("there is space again");
 }
 
 fn take_all_space(ballast: &Path) {

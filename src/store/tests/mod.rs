@@ -44,6 +44,8 @@ fn network(n: u8) -> Network {
             forwarders: vec!["corp.example=10.0.0.53".parse().expect("a forwarder")],
             ..crate::intent::NetworkDns::default()
         },
+        dhcp_options: vec!["43:hex@MSFT 5.0=0104".parse().expect("an option")],
+        dhcp_boot: vec!["bios=undionly.kpxe".parse().expect("a rule")],
     }
 }
 
@@ -64,6 +66,9 @@ fn subnet(n: u8, of: u8) -> Subnet {
         host_routes: Vec::new(),
         forward: Forward::Nat,
         lease_seconds: 3600,
+        dhcp_options: vec!["ntp-servers=10.0.0.1".parse().expect("an option")],
+        dhcp_boot: Vec::new(),
+        dhcp_relays: Vec::new(),
     }
 }
 
@@ -81,6 +86,9 @@ fn port(n: u8, of: u8, addresses: &[(u8, u8)]) -> Port {
         fixed_ips: addresses.iter().map(fixed_ip).collect(),
         trunk: None,
         dns_name: Some(format!("guest{n}").parse().expect("a label")),
+        dhcp_options: Vec::new(),
+        dhcp_boot: Vec::new(),
+        dhcp_client_id: Some(format!("text:guest{n}").parse().expect("an identifier")),
         device: Some(Device { domain: Uuid::from_u128(u128::from(n)), name: format!("guest {n} ü") }),
         security: crate::intent::PortSecurity::default(),
         origin: Origin::Guest,

@@ -45,7 +45,7 @@ pub fn serve(upstreams: Vec<SocketAddr>) -> (DnsServer, SocketAddr, SharedZone) 
 }
 
 pub fn start(listen: DnsListen, zone: &SharedZone, upstreams: &Arc<Upstreams>) -> Result<DnsServer, ServeError> {
-    DnsServer::start(listen, zone.clone(), DnsScope::default(), DnsShared::new(upstreams.clone()))
+    DnsServer::start(listen, zone.clone(), DnsScope::default(), DnsShared::new(upstreams.clone()).expect("a thread"))
 }
 
 /// The kernel gives a port that is free for UDP; somebody may have it for TCP just then.

@@ -1,0 +1,131 @@
+//! What the DHCP servers tell: leases, and what keeps guests from them.
+
+use super::{Engine, Notice, Outlets, Problem, Subject};
+use crate::{
+    backend::{Driver, LeaseRecord, Store},
+    intent::{NetworkId, SubnetId},
+    protocol::dhcpv4::{Event, Lease},
+    server::dhcpv4::DhcpEvent,
+};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// What may keep guests of a network from leases, each by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trouble {
+    Store,
+    Interface,
+    PoolFull(SubnetId),
+    /// As many of these as the engine keeps in quarantine.
+    Conflict(Ipv4Addr),
+}
+
+impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
+    pub(super) async fn take_lease_event(&mut self, event: DhcpEvent) {
+        match event {
+            DhcpEvent::Protocol(Event::LeaseGranted(lease)) => self.lease_granted(&lease),
+            DhcpEvent::Protocol(
+                Event::LeaseReleased(lease) | Event::LeaseExpired(lease) | Event::LeaseDropped(lease),
+            ) => self.lease_ended(&lease),
+            DhcpEvent::Protocol(Event::AddressDeclined(lease)) => {
+                self.lease_ended(&lease);
+                let text = format!(
+                    "guest {} found {} in use by somebody else and declined it; it rests for 10 minutes",
+                    lease.mac, lease.address
+                );
+                self.set_trouble(NetworkId(lease.network), Trouble::Conflict(lease.address), Some(text));
+            }
+            DhcpEvent::Lagged { network } => {
+                tracing::warn!(%network, "more lease events than can be taken; reading the store");
+                self.reload_leases().await;
+            }
+            other => self.note_dhcp_trouble(other),
+        }
+    }
+
+    fn lease_granted(&mut self, lease: &Lease) {
+        let network = NetworkId(lease.network);
+        // Its name is in DNS already: the outlets see to that when it is stored.
+        self.view_mut().leases.insert((network, IpAddr::V4(lease.address)), LeaseRecord::from(lease));
+        self.notify(Notice::LeasesChanged(network));
+    }
+
+    fn lease_ended(&mut self, lease: &Lease) {
+        let network = NetworkId(lease.network);
+        let old = self.view_mut().leases.remove(&(network, IpAddr::V4(lease.address)));
+        // One that runs out stays in the store as it is, which the outlets do not hear of.
+        if old.is_some_and(|old| old.host_name.is_some()) {
+            self.touched.insert(network);
+        }
+        self.notify(Notice::LeasesChanged(network));
+    }
+
+    async fn reload_leases(&mut self) {
+        match self.store.load().await {
+            Ok(loaded) => {
+                let mut view = self.view_mut();
+                let now = view.lease_clock.now();
+                // The store keeps those that ran out too, so that their clients get the same address again.
+                let leases = loaded.leases.into_iter().filter(|lease| lease.expires > now);
+                view.leases = leases.map(|lease| ((NetworkId(lease.network), lease.address), lease)).collect();
+                drop(view);
+                self.touch_all();
+            }
+            Err(error) => tracing::warn!(%error, "leases cannot be read"),
+        }
+    }
+
+    /// What keeps guests from leases is said where people look.
+    fn note_dhcp_trouble(&mut self, event: DhcpEvent) {
+        match event {
+            DhcpEvent::Protocol(Event::PoolExhausted { network, subnet }) => {
+                let id = SubnetId(subnet);
+                let text =
+                    "no address is free for more guests: its pools are full; widen them, or shorten its lease time";
+                self.set_trouble(NetworkId(network), Trouble::PoolFull(id), Some(text.to_owned()));
+                self.view_mut().full_pools.insert(id);
+                self.notify(Notice::SubnetChanged(id));
+            }
+            DhcpEvent::Protocol(Event::PoolRecovered { network, subnet }) => {
+                let id = SubnetId(subnet);
+                self.set_trouble(NetworkId(network), Trouble::PoolFull(id), None);
+                self.view_mut().full_pools.remove(&id);
+                self.notify(Notice::SubnetChanged(id));
+            }
+            DhcpEvent::Protocol(Event::AddressConflict { network, address, mac, .. }) => {
+                let text = format!(
+                    "{address} is in use by {mac}, which has no lease; it is not given to guests. Take it out of the pools, \
+                     or make a port with this address for {mac}"
+                );
+                self.set_trouble(NetworkId(network), Trouble::Conflict(address), Some(text));
+            }
+            DhcpEvent::Protocol(Event::QuarantineEnded { network, address }) => {
+                self.set_trouble(NetworkId(network), Trouble::Conflict(address), None);
+            }
+            DhcpEvent::Protocol(Event::PortLimited { network, mac }) => {
+                tracing::warn!(%network, %mac, "a guest asks for more addresses than one port may hold");
+            }
+            DhcpEvent::StoreFailed { network, reason } => {
+                let text = format!("no new leases are granted, as they cannot be stored: {reason}");
+                self.set_trouble(NetworkId(network), Trouble::Store, Some(text));
+            }
+            DhcpEvent::StoreRecovered { network } => self.set_trouble(NetworkId(network), Trouble::Store, None),
+            DhcpEvent::InterfaceLost { network, interface } => {
+                let text = format!("no DHCP: its interface {interface} is gone or down");
+                self.set_trouble(NetworkId(network), Trouble::Interface, Some(text));
+            }
+            DhcpEvent::InterfaceBack { network, .. } => self.set_trouble(NetworkId(network), Trouble::Interface, None),
+            DhcpEvent::Protocol(_) | DhcpEvent::Lagged { .. } => {}
+        }
+    }
+
+    fn set_trouble(&mut self, network: NetworkId, trouble: Trouble, text: Option<String>) {
+        let subject = match trouble {
+            Trouble::PoolFull(subnet) => Subject::Subnet(subnet),
+            _ => Subject::Network(network),
+        };
+        match text {
+            Some(text) => drop(self.dhcp_problems.insert((network, trouble), Problem::new(subject, text))),
+            None => drop(self.dhcp_problems.remove(&(network, trouble))),
+        }
+    }
+}

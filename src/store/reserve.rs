@@ -1,0 +1,88 @@
+//! Space kept for what must go on when the disk is full: renewals of leases, and deletions.
+//!
+//! A renewal changes a row in place. It needs room in the log, and room in the database for what the log holds already;
+//! both are allocated beforehand. Where no more can be allocated, whatever would grow the database is refused, with the
+//! reserve untouched.
+
+use super::files::beside;
+use crate::backend::Write;
+use nix::{
+    fcntl::{FallocateFlags, fallocate},
+    sys::statvfs::fstatvfs,
+};
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    path::Path,
+};
+
+/// Bytes for the log at most, and as many beyond the database's end. Of a small file system an eighth of what is free.
+const MOST: u64 = 8 << 20;
+/// Less than this is of no use.
+const LEAST: u64 = 64 << 10;
+
+#[derive(Debug)]
+pub(super) struct Reserve {
+    database: File,
+    /// Bytes, of each.
+    size: u64,
+}
+
+impl Reserve {
+    /// `None` where the file system has no room for one, or cannot allocate beforehand.
+    pub(super) fn take(path: &Path) -> Option<Self> {
+        Self::try_take(path).inspect_err(|error| tracing::warn!(%error, "no disk space is kept for renewals")).ok()?
+    }
+
+    fn try_take(path: &Path) -> io::Result<Option<Self>> {
+        let database = OpenOptions::new().read(true).write(true).open(path)?;
+        let space = fstatvfs(&database)?;
+        let size = (space.blocks_available() as u64).saturating_mul(space.fragment_size() as u64) / 16;
+        let size = size.min(MOST) & !4095;
+        if size < LEAST {
+            return Ok(None);
+        }
+        let log = OpenOptions::new().write(true).open(beside(path, "-wal"))?;
+        allocate(&log, size)?;
+        let reserve = Self { database, size };
+        reserve.extend()?;
+        Ok(Some(reserve))
+    }
+
+    /// Pages of 4 KiB after which the log is to be copied into the database: well before it fills what is kept for it.
+    pub(super) fn checkpoint_pages(&self) -> u32 {
+        // At most 1,000.
+        (self.size / 4096 / 2).min(1000) as u32
+    }
+
+    /// Whether the database may grow. Allocates anew each time: what lies beyond the end goes whenever the log is copied
+    /// into the database, which SQLite then cuts to its length.
+    pub(super) fn allows_growth(&self) -> bool {
+        self.extend().is_ok() && self.has_space()
+    }
+
+    /// What is allocated already shows nothing of a disk that others fill.
+    fn has_space(&self) -> bool {
+        fstatvfs(&self.database).is_ok_and(|space| space.blocks_available() > 0)
+    }
+
+    fn extend(&self) -> io::Result<()> {
+        allocate(&self.database, self.database.metadata()?.len() + self.size)
+    }
+}
+
+/// Whether a write may need more space than there was: a lease is told by the database.
+pub(super) fn grows(write: &Write) -> bool {
+    use crate::intent::Change;
+    match write {
+        Write::Intent(Change::DeleteNetwork(_) | Change::DeleteSubnet(_) | Change::DeletePort(_)) => false,
+        Write::PutLease(_) | Write::DeleteLease { .. } | Write::DeletePublished(_) | Write::DeleteMemo { .. } => false,
+        Write::Intent(_) | Write::PutPublished(_) | Write::PutMemo { .. } => true,
+    }
+}
+
+/// Beyond the file's end, so that whoever reads it sees no difference.
+fn allocate(file: &File, length: u64) -> io::Result<()> {
+    let length = i64::try_from(length).map_err(io::Error::other)?;
+    Ok(fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length)?)
+}

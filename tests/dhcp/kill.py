@@ -1,0 +1,104 @@
+"""See kill.sh. The ACKs are read off the wire, before any client's own books."""
+import json, os, random, socket, struct, subprocess, sys, threading, time
+
+ROUNDS = int(sys.argv[1])
+SEED = int(os.environ.get("SEED", time.time_ns() & 0xffffffff))
+print(f"{ROUNDS} rounds, SEED={SEED}", flush=True)
+chance = random.Random(SEED)
+
+
+def sh(command):
+    return subprocess.run(command, shell=True, check=True, capture_output=True, text=True).stdout
+
+
+def wait_for(what, condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            sys.exit(f"{what}: not within {seconds} s; SEED={SEED}")
+        time.sleep(0.01)
+
+
+def start():
+    log = open("/run/rig/vmfabricd.log", "a")
+    daemon = subprocess.Popen(["/usr/sbin/vmfabricd"], stdout=log, stderr=log)
+    wait_for("vmfabricd", lambda: subprocess.run(["vmfabric", "status"], capture_output=True).returncode in (0, 7))
+    return daemon
+
+
+lock, acks, wrong = threading.Lock(), {}, []
+
+
+def note(payload):
+    """An ACK with a lease: whose address it is, and for how long."""
+    if len(payload) < 241 or payload[0] != 2 or payload[236:240] != b"c\x82Sc":
+        return
+    options, at = {}, 240
+    while at + 1 < len(payload) and payload[at] != 255:
+        if payload[at] == 0:
+            at += 1
+            continue
+        options[payload[at]] = payload[at + 2:at + 2 + payload[at + 1]]
+        at += 2 + payload[at + 1]
+    if options.get(53) != b"\x05" or 51 not in options:
+        return
+    address, mac = socket.inet_ntoa(payload[16:20]), payload[28:34].hex(":")
+    now, seconds = time.time(), struct.unpack(">I", options[51])[0]
+    with lock:
+        old = acks.get(address)
+        if old and old[0] != mac and old[1] > now:
+            wrong.append(f"{address} of {old[0]} was given to {mac}")
+        acks[address] = (mac, now + seconds)
+
+
+def sniff(sniffer):
+    while True:
+        packet = sniffer.recv(2048)
+        if len(packet) > 28 and packet[9] == 17 and packet[20:22] == b"\x00\x43":
+            note(packet[28:])
+
+
+daemon = start()
+sh("vmfabric network create load && vmfabric subnet create load 10.98.0.0/16 --host-address 10.98.0.1 --relay 10.98.0.2 "
+   "--pool 10.98.0.10-10.98.60.255")
+sh("ip netns add load; ip link add load0 netns load address 02:00:00:00:98:02 type veth peer name tap-load;"
+   "ip link set tap-load master vmf-load up; ip -n load addr add 10.98.0.2/16 dev load0;"
+   "ip -n load link set load0 up; ip -n load link set lo up; ip netns exec load ping -c 1 -w 5 10.98.0.1")
+# Seen where it enters the client's side.
+sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+sniffer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+sniffer.bind(("tap-load", 0))
+threading.Thread(target=sniff, args=(sniffer,), daemon=True).start()
+
+for number in range(1, ROUNDS + 1):
+    seed = chance.randrange(1 << 16)
+    # `ip` becomes perfdhcp, so that the kill below is perfdhcp's.
+    command = (f"ip netns exec load perfdhcp -4 -l load0 -r {chance.randrange(200, 2000)} -p 30 -R 4000 -s {seed} "
+               f"-b mac=0a:00:00:00:{number % 4:02x}:00")
+    load = subprocess.Popen(command.split(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with lock:
+        marks = dict(acks)
+    # At least one new ACK, so that the kill meets a server at work.
+    wait_for("an ACK", lambda: any(marks.get(address) != entry for address, entry in list(acks.items())))
+    time.sleep(chance.random())
+    daemon.kill()
+    daemon.wait()
+    load.kill()
+    load.wait()
+    time.sleep(0.1)
+    daemon = start()
+    leases = {lease["address"]: lease for lease in json.loads(sh("vmfabric --json lease list load"))}
+    with lock:
+        for address, (mac, end) in acks.items():
+            lease = leases.get(address)
+            if lease is None or lease["mac"] != mac:
+                wrong.append(f"{address} was acknowledged to {mac}; the store has {lease}")
+            elif lease["expires"] + 1 < end - 1:
+                wrong.append(f"{address} was acknowledged until {end}; the store says {lease['expires']}")
+        if wrong:
+            sys.exit(f"round {number}, SEED={SEED}:\n" + "\n".join(wrong[:20]))
+        total = len(acks)
+    if number % 10 == 0 or number == ROUNDS:
+        print(f"round {number}: {total} addresses acknowledged, all of them stored, none held twice", flush=True)
+daemon.terminate()
+daemon.wait()
