@@ -7,11 +7,13 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
-/// `hairpin` lets bridged frames be where br_netfilter shows them to the forward hook.
+/// `hairpin` lets bridged frames be where br_netfilter shows them to the forward hook. DHCP, which passes whatever a
+/// guest's groups, stays on its link.
 const FORWARD: &str = "\
 type filter hook forward priority filter; policy accept;
 iifname != @gateways oifname != @gateways accept
 iifname . oifname @hairpin accept
+udp sport . udp dport { 67 . 68, 68 . 67, 546 . 547, 547 . 546 } counter drop
 ct state established,related accept
 iifname != @gateways oifname @gateways ip daddr @routed4 accept
 iifname @gateways oifname @gateways ip saddr @nat4 ip daddr @routed4 accept

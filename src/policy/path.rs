@@ -178,6 +178,9 @@ impl Policy<'_> {
         let source = self.gateway_subnet(ip.source);
         let target = self.gateway_subnet(ip.destination);
         let refused = |detail| dropped(Reason::Forward, None, detail);
+        if matches!(ip.udp(), Some((67, 68) | (68, 67) | (546, 547) | (547, 546))) {
+            return Err(refused("DHCP stays on its link"));
+        }
         if state == State::New {
             may_forward(source, target).map_err(refused)?;
         }

@@ -246,6 +246,21 @@ clear()
 lone.send(ether(gw, lone.mac, IPV4, ipv4(lone.address, GATEWAY, UDP, udp(lone.address, GATEWAY, 4053, 53, query("www.internet.test")))))
 yes("DNS of the host, as a rule opens it", until(lambda: lone.saw(lambda p: p.sport == 53 and p.dport == 4053), 5))
 no("the host's other services, by its groups", arrives(lone, gateway, ether(gw, lone.mac, IPV4, ipv4(lone.address, GATEWAY, TCP, tcp(lone.address, GATEWAY, 4053, 53, SYN)))))
+with Namespace("internet"):
+    far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    far.bind(("203.0.113.2", 67))
+    far.setblocking(False)
+
+
+def hears_far():
+    try:
+        return far.recv(100) == b"smuggled"
+    except BlockingIOError:
+        return False
+
+
+mute.send(ether(gw, mute.mac, IPV4, ipv4(mute.address, "203.0.113.2", UDP, udp(mute.address, "203.0.113.2", 68, 67, b"smuggled"))))
+no("what looks like DHCP, to the internet, of who is in no group", until(hears_far, 0.7))
 run("ip", "-n", "internet", "route", "add", "10.0.0.0/16", "via", "203.0.113.1")
 with Namespace("internet"):
     stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -255,6 +270,9 @@ for to in (lone, ann):
 cat.frames.clear()
 stranger.sendto(b"invited", (cat.address, 9999))
 yes("the internet reaches the routed network", until(lambda: cat.saw(lambda p: p.data == b"invited"), 5))
+quiet.frames.clear()
+far.sendto(b"smuggled", (quiet.address, 68))
+no("what looks like an answer of DHCP, from the internet", until(lambda: quiet.saw(lambda p: p.data == b"smuggled"), 0.7))
 no("the internet reaches a guest behind NAT by its own address", lone.saw(lambda p: b"uninvited" in p.data) or ann.saw(lambda p: b"uninvited" in p.data))
 
 print("--- Trunk ports")

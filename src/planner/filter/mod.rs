@@ -157,11 +157,11 @@ fn add_sources(guest: &Guest<'_>, tap: &str, table: &mut Table) {
         by_mac.entry(mac).or_default().push(net);
     }
     for (mac, nets) in by_mac {
-        // As nft lists a number: without leading zeros.
-        let number = mac.octets().iter().fold(0, |number, byte| (number << 8) | u64::from(*byte));
+        // As nft lists a number: without zeros before it.
+        let number = mac.octets().iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
         insert(table, MACS, [format!("{tap} . {mac}")]);
-        insert(table, ND_MACS, [format!("{tap} . {number:#x}")]);
-        insert(table, RS_MACS, [format!("{tap} . {number:#x}")]);
+        insert(table, ND_MACS, [format!("{tap} . 0x{number:x}")]);
+        insert(table, RS_MACS, [format!("{tap} . 0x{number:x}")]);
         add_address(tap, mac, &IpNet::from(IpAddr::V6(link_local(mac))), table);
         // nft takes no prefix that is within another of the same set.
         for net in IpNet::aggregate(&nets) {
@@ -184,7 +184,7 @@ fn add_address(tap: &str, mac: MacAddr, net: &IpNet, table: &mut Table) {
     insert(table, set, [format!("{tap} . {mac} . {}", plain(net))]);
     match net {
         IpNet::V6(net) if net.prefix_len() == 128 => {
-            insert(table, ND_TARGETS, [format!("{tap} . {:#x}", u128::from(net.addr()))]);
+            insert(table, ND_TARGETS, [format!("{tap} . 0x{:x}", u128::from(net.addr()))]);
         }
         IpNet::V6(_) => insert(table, ND_FREE, [tap.to_owned()]),
         IpNet::V4(_) => {}
