@@ -61,6 +61,7 @@ def sniff(sniffer):
 daemon = start()
 sh("vmfabric network create load && vmfabric subnet create load 10.98.0.0/16 --host-address 10.98.0.1 --relay 10.98.0.2 "
    "--pool 10.98.0.10-10.98.60.255")
+wait_for("the bridge", lambda: subprocess.run(["ip", "link", "show", "vmf-load"], capture_output=True).returncode == 0)
 sh("ip netns add load; ip link add load0 netns load address 02:00:00:00:98:02 type veth peer name tap-load;"
    "ip link set tap-load master vmf-load up; ip -n load addr add 10.98.0.2/16 dev load0;"
    "ip -n load link set load0 up; ip -n load link set lo up; ip netns exec load ping -c 1 -w 5 10.98.0.1")

@@ -15,6 +15,7 @@ vmfabric port create boot --mac 52:54:00:66:00:01 >/dev/null
 # A port's own rule wins: this one's iPXE gets a file by TFTP first.
 vmfabric port create boot --mac 52:54:00:66:00:02 --address 10.66.0.77 --boot ipxe=first.ipxe >/dev/null
 
+wait_for 30 ip link show vmf-boot
 # The file server: a host on the network with dnsmasq for TFTP, without DHCP or DNS, and busybox for HTTP.
 mkdir -p /run/boot
 ip netns add files
