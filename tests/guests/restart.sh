@@ -24,7 +24,7 @@ ten_more() {
 all_active() { port_is "${macs[0]}" status active && port_is "${macs[1]}" status active; }
 leases() { vmfabric --json lease list | grep -v expires | sort; }
 leases >"$RIG_LOGS/leases.before"
-links() { ip -o addr show | sed 's/valid_lft.*//'; nft list ruleset | sed 's/counter packets.*//'; ip -o link; }
+links() { ip -o addr show | sed 's/valid_lft.*//'; nft list ruleset | sed '/limit rate over 1000.second burst/d; s/counter packets.*//'; ip -o link; }
 links >"$RIG_LOGS/links.before"
 guest_run web "(ping -i 0.1 -W 2 $db >/tmp/to-guest 2>&1 & echo \$! >/tmp/p1; ping -i 0.1 -W 2 203.0.113.2 >/tmp/outside 2>&1 & echo \$! >/tmp/p2) </dev/null" ||
   finish
