@@ -17,7 +17,7 @@ for way in "a1 10.0.10.12" "a1 10.0.10.1" "a2 10.0.110.1" "f1 10.0.1.1" "t1 10.0
   stage "$way before" eval "ip -n a2 addr replace 10.0.110.12/24 dev eth0; pings $way"
 done
 
-state() { bridge -j vlan show; nft list table bridge vmfabric | sed 's/counter.*/counter/'; nft list table inet vmfabric; }
+state() { bridge -j vlan show; nft list table bridge vmfabric | sed '/limit rate over 1000.second burst/d; s/counter.*/counter/'; nft list table inet vmfabric; }
 before=$(state) && taken=$(ip -j -d link show $BRIDGE | grep -o '"address":"[^"]*"')
 # The kernel's own word on every link and VLAN that changes, while the daemon comes and goes.
 ip -o monitor link >"$RIG_LOGS/links" &
