@@ -9,10 +9,10 @@ kinds=(broadcast multicast unknown) rogues=(none "10 and 1")
 stage "the uplink" wire
 stage "vmfabricd" start_host "${LAN[@]}"
 for vid in 10 20; do
-  stage "network v$vid" vmfabric network create v$vid --physical lan --vlan $vid
+  stage "network v$vid" vmfabric network create v$vid --physical lan --vlan $vid --port-security off
   stage "VLAN $vid outside" outside_vlan $vid 10.0.$vid.1/24
 done >/dev/null
-stage "network flat" vmfabric network create flat --physical lan >/dev/null
+stage "network flat" vmfabric network create flat --physical lan --port-security off >/dev/null
 stage "the flat net outside" ip -n outside addr add 10.0.1.1/24 dev wire
 check "no VLAN is on the uplink before a guest needs one, but the flat network's" same "1u" uplink_vlans
 stage "a1" guest a1 "network='v10'" 10.0.10.11/24
