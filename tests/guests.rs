@@ -117,9 +117,3 @@ fn forwarding_of_others_links_is_given_back() {
 fn altered_tables_are_put_right_at_once() {
     private_host(200, "guests/flush.sh", &[]);
 }
-
-#[test]
-#[ignore = "needs root: it starts a User Mode Linux host, and runs libvirtd and guests there"]
-fn streams_live_and_die_with_the_rules_of_their_groups() {
-    uml_host(900, "guests/groups.sh", &[]);
-}
