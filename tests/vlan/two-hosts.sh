@@ -11,8 +11,8 @@ meet() {
 }
 
 stage "vmfabricd" start_host '[physical_networks.lan]' 'interface = "vec0"' 'vlans = "10-99"'
-stage "networks" eval "vmfabric network create v10 --physical lan --vlan 10 && vmfabric network create v20 --physical lan --vlan 20 &&
-  vmfabric network create flat --physical lan" >/dev/null
+stage "networks" eval "vmfabric network create v10 --physical lan --vlan 10 --port-security off && vmfabric network create v20 --physical lan --vlan 20 --port-security off &&
+  vmfabric network create flat --physical lan --port-security off" >/dev/null
 # All in one subnet: what is apart is apart by VLAN alone.
 stage "VLAN 10" guest x$mine "network='v10'" 10.0.0.1$mine/24
 stage "VLAN 20" guest y$mine "network='v20'" 10.0.0.2$mine/24
