@@ -45,7 +45,7 @@ fn message(zone: &Zone, name: Name, record_type: RecordType) -> Option<Message> 
     match engine.query(std::time::Duration::from_secs(9), &view, client, &bytes, &mut out, || ()) {
         Verdict::Answer => {
             let answer = Message::from_vec(&out).expect("a readable answer");
-            assert_eq!(answer.queries, question.queries);
+            assert!(answer.queries == question.queries || answer.metadata.response_code == ResponseCode::FormErr);
             Some(answer)
         }
         Verdict::Ask(_) => None,
@@ -197,7 +197,7 @@ fn labels() -> impl Strategy<Value = Vec<Vec<u8>>> {
 
 proptest! {
     #[test]
-    fn an_answer_names_only_what_is_in_the_zone(labels in labels(), number in any::<u16>(), usual in any::<bool>()) {
+    fn an_answer_names_only_what_is_in_the_zone(labels in labels(), number in 1..=u16::MAX, usual in any::<bool>()) {
         let zone = zone();
         let name = Name::from_labels(labels.iter().map(Vec::as_slice)).expect("short labels");
         let record_type = if usual { [T::A, T::AAAA, T::PTR, T::ANY][usize::from(number) % 4] } else { number.into() };
