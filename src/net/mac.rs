@@ -1,5 +1,5 @@
 use super::{ParseError, serde_as_text};
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 /// A 48-bit unicast IEEE 802 address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +26,18 @@ impl MacAddr {
     pub fn tail(self) -> [u8; 5] {
         let [_, a, b, c, d, e] = self.0;
         [a, b, c, d, e]
+    }
+
+    /// The link-local address that follows from it (RFC 4291 appendix A).
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+
+    /// The MAC address that a link-local address was made of, where it was made of one.
+    pub fn of_link_local(address: Ipv6Addr) -> Option<Self> {
+        let [.., a, b, c, _, _, d, e, f] = address.octets();
+        Self::new([a ^ 2, b, c, d, e, f]).ok().filter(|mac| mac.link_local() == address)
     }
 
     /// A locally administered unicast address made from four bytes of `seed`: stable for a stable seed.

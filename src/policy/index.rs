@@ -1,4 +1,3 @@
-use super::source::{eui64, mac_of_link_local};
 use crate::{
     intent::{
         Forward, HostService, Intent, Network, NetworkId, Port, PortId, Protection, Remote, ResourceName,
@@ -63,7 +62,7 @@ impl<'a> Policy<'a> {
         };
         for port in intent.ports() {
             let pairs = port.security.address_pairs.iter().flat_map(|pair| {
-                let local = pair.mac.map(|mac| IpNet::from(IpAddr::V6(eui64(mac.octets()))));
+                let local = pair.mac.map(|mac| IpNet::from(IpAddr::V6(mac.link_local())));
                 [Some(pair.ip), local].into_iter().flatten().map(|net| (net, port.id))
             });
             if !port.security.address_pairs.is_empty() {
@@ -139,7 +138,9 @@ impl<'a> Policy<'a> {
         let pairs = self.pairs.get(&network).into_iter().flatten();
         let pairs = pairs.filter(|(net, _)| net.contains(&address)).map(|(_, port)| *port);
         let local = match address {
-            IpAddr::V6(address) => mac_of_link_local(address).and_then(|mac| self.intent.port_by_mac(network, mac)),
+            IpAddr::V6(address) => {
+                MacAddr::of_link_local(address).and_then(|mac| self.intent.port_by_mac(network, mac))
+            }
             IpAddr::V4(_) => None,
         };
         let mut ids: Vec<PortId> = fixed.chain(pairs).chain(local.map(|port| port.id)).collect();
@@ -163,7 +164,7 @@ impl<'a> Policy<'a> {
             let there = self.network(port).and_then(|network| network.segment.physical_network());
             let fixed = port.fixed_ips.iter().any(|ip| ip.address == address);
             let pair = port.security.address_pairs.iter().any(|pair| pair.ip.contains(&address));
-            let local = macs(port).any(|mac| IpAddr::V6(eui64(mac.octets())) == address);
+            let local = macs(port).any(|mac| IpAddr::V6(mac.link_local()) == address);
             tagged && (physical.is_none() || there == physical) && (fixed || pair || local)
         })
     }

@@ -6,7 +6,7 @@ use super::{
     packet::{IGMP, icmp6},
 };
 use crate::{intent::Port, net::MacAddr};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 impl Policy<'_> {
     /// Whether a port with port security may send this.
@@ -82,7 +82,7 @@ impl Policy<'_> {
             return true;
         }
         let fixed = mac == port.mac.octets() && port.fixed_ips.iter().any(|ip| ip.address == address);
-        let link_local = address == IpAddr::V6(eui64(mac));
+        let link_local = MacAddr::new(mac).is_ok_and(|mac| address == IpAddr::V6(mac.link_local()));
         let pair = port.security.address_pairs.iter().any(|pair| {
             let holder = pair.mac.unwrap_or(port.mac);
             holder.octets() == mac && pair.ip.contains(&address)
@@ -110,17 +110,4 @@ pub(super) fn is_control(destination: [u8; 6]) -> bool {
     let [link @ .., last] = destination;
     (link == [0x01, 0x80, 0xc2, 0, 0] && last <= 0x0f)
         || [[0x01, 0x00, 0x0c, 0xcc, 0xcc, 0xcc], [0x01, 0x00, 0x0c, 0xcc, 0xcc, 0xcd]].contains(&destination)
-}
-
-/// The link-local address of a MAC address (RFC 4291 appendix A).
-pub(super) fn eui64([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
-    let words = [(u16::from(a ^ 2) << 8) | u16::from(b), (u16::from(c) << 8) | 0xff, 0xfe00 | u16::from(d)];
-    Ipv6Addr::new(0xfe80, 0, 0, 0, words[0], words[1], words[2], (u16::from(e) << 8) | u16::from(f))
-}
-
-/// The MAC address that a link-local address was made of.
-pub(super) fn mac_of_link_local(address: Ipv6Addr) -> Option<MacAddr> {
-    let [.., a, b, c, _, _, d, e, f] = address.octets();
-    let mac = [a ^ 2, b, c, d, e, f];
-    (eui64(mac) == address).then(|| MacAddr::new(mac).ok()).flatten()
 }
