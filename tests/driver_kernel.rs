@@ -3,13 +3,15 @@
 //! As root: `cargo test --test driver_kernel -- --include-ignored`. Tests of parts that this kernel may lack run
 //! themselves again on the rig's User Mode Linux, which has them all.
 
-use nix::sched::{CloneFlags, unshare};
+#[path = "common/uml.rs"]
+mod uml;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::Future,
     process::Command,
     time::Duration,
 };
+use uml::{in_namespace, on_uml, sh};
 use vmfabric::{
     backend::{ApplyError, Driver, DriverError, LinkEvent},
     datapath::{
@@ -44,41 +46,6 @@ fn bridge_table(bound: &[&str]) -> Table {
     let chain =
         "type filter hook prerouting priority -350; policy accept;\niifname \"nobody\" iifname != @bound counter drop";
     table(&[("bound", "set type ifname", bound)], &[("prerouting", chain)])
-}
-
-/// Runs a test on a thread that is alone in a new network namespace.
-fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
-    let thread = std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace; run as root");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(test());
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// The same on a kernel that has all parts: the test runs itself again there.
-fn in_namespace_on_uml<F: Future<Output = ()>>(this: &str, test: impl FnOnce() -> F + Send + 'static) {
-    const THERE: &str = "VMFABRIC_TEST_ON_UML";
-    if std::env::var_os(THERE).is_some() {
-        return in_namespace(test);
-    }
-    let here = std::env::current_exe().expect("this program");
-    let done = Command::new("tests/rig/umlrun")
-        .args(["-t", "120", "--"])
-        .arg(&here)
-        .args(["--exact", this, "--include-ignored", "--nocapture"])
-        .env(THERE, "1")
-        .output()
-        .expect("umlrun");
-    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    assert!(done.status.success() && out.contains("1 passed"), "{this} on User Mode Linux:\n{out}\n{err}");
-}
-
-fn sh(command: &str) {
-    let done = Command::new("sh").args(["-ec", command]).status().expect("sh");
-    assert!(done.success(), "{command}");
 }
 
 fn output(command: &str) -> String {
@@ -478,7 +445,7 @@ fn events_that_are_too_many_become_one_overrun() {
 #[test]
 #[ignore = "needs root: starts a User Mode Linux host with bridge VLAN filtering"]
 fn vlan_entries_are_set_and_seen() {
-    in_namespace_on_uml("vlan_entries_are_set_and_seen", || async {
+    on_uml("vlan_entries_are_set_and_seen", 120, &[], || async {
         let mut driver = driver();
         assert!(driver.capabilities().bridge_vlan_filtering, "this kernel has no CONFIG_BRIDGE_VLAN_FILTERING");
         sh("ip tuntap add vnet0 mode tap; ip tuntap add vnet1 mode tap; ip tuntap add vnet2 mode tap");
@@ -525,7 +492,7 @@ fn vlan_entries_are_set_and_seen() {
 #[test]
 #[ignore = "needs root: starts a User Mode Linux host with 802.1Q interfaces"]
 fn vlan_interfaces_are_made_on_top_of_others() {
-    in_namespace_on_uml("vlan_interfaces_are_made_on_top_of_others", || async {
+    on_uml("vlan_interfaces_are_made_on_top_of_others", 120, &[], || async {
         let mut driver = driver();
         sh("ip tuntap add nic0 mode tap; ip link set nic0 up");
         let kind = Some(LinkKind::Vlan { parent: name("nic0"), id: vid(10) });

@@ -3,13 +3,12 @@
 //!
 //! As root: `cargo test --test filter -- --include-ignored`.
 
-use nix::sched::{CloneFlags, unshare};
+#[path = "common/uml.rs"]
+mod uml;
+
 use serde_json::{Value, json};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    future::Future,
-    process::Command,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use uml::{on_uml, sh};
 use uuid::Uuid;
 use vmfabric::{
     backend::Driver,
@@ -23,31 +22,6 @@ use vmfabric::{
     net::{IfName, VlanId},
     planner::{Input, plan},
 };
-
-/// Runs a test on User Mode Linux: it runs itself again there.
-fn on_uml<F: Future<Output = ()>>(this: &str, test: impl FnOnce() -> F + Send + 'static) {
-    const THERE: &str = "VMFABRIC_TEST_ON_UML";
-    if std::env::var_os(THERE).is_some() {
-        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        return runtime.block_on(test());
-    }
-    let here = std::env::current_exe().expect("this program");
-    let done = Command::new("tests/rig/umlrun")
-        .args(["-t", "300", "--"])
-        .arg(&here)
-        .args(["--exact", this, "--include-ignored", "--nocapture"])
-        .env(THERE, "1")
-        .output()
-        .expect("umlrun");
-    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    assert!(done.status.success() && out.contains("1 passed"), "{this} on User Mode Linux:\n{out}\n{err}");
-}
-
-fn sh(command: &str) {
-    let done = Command::new("sh").args(["-ec", command]).status().expect("sh");
-    assert!(done.success(), "{command}");
-}
 
 fn id(n: u32) -> Uuid {
     Uuid::from_u128(u128::from(n))
@@ -216,7 +190,7 @@ fn rich() -> World {
 #[test]
 #[ignore = "needs root: starts a User Mode Linux host with bridge conntrack"]
 fn what_is_loaded_reads_back_as_planned() {
-    on_uml("what_is_loaded_reads_back_as_planned", || async {
+    on_uml("what_is_loaded_reads_back_as_planned", 300, &[], || async {
         sh("ip link set lo up; ip link add nic0 type dummy
             for n in 30 31 32 33 34 35; do ip tuntap add vnet$n mode tap; done");
         let mut driver = KernelDriver::new().expect("a driver");

@@ -10,18 +10,18 @@ mod frame;
 mod generate;
 #[path = "policy/tap.rs"]
 mod tap;
+#[path = "common/uml.rs"]
+mod uml;
 
 use frame::{Mark, encode};
 use generate::{NETWORKS, PORTS, Random, Towards, mac, port_id};
-use nix::sched::{CloneFlags, unshare};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::Future,
     net::IpAddr,
-    process::Command,
     time::Instant,
 };
 use tap::{HostSocket, Tap};
+use uml::{on_uml, sh};
 use vmfabric::{
     backend::Driver,
     datapath::{Connection, Tuple, TupleUpper},
@@ -39,38 +39,6 @@ const POLICIES: usize = 250;
 const FRAMES: usize = 30;
 /// The world beyond the host.
 const OUTSIDE: &str = "out0";
-
-/// Runs a test on User Mode Linux: it runs itself again there.
-fn on_uml<F: Future<Output = ()>>(this: &str, test: impl FnOnce() -> F + Send + 'static) {
-    const THERE: &str = "VMFABRIC_TEST_ON_UML";
-    if std::env::var_os(THERE).is_some() {
-        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        return runtime.block_on(test());
-    }
-    let here = std::env::current_exe().expect("this program");
-    let seed = std::env::var("VMFABRIC_SEED").unwrap_or_else(|_| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-        now.as_nanos().to_string()
-    });
-    println!("VMFABRIC_SEED={seed}");
-    let done = Command::new("tests/rig/umlrun")
-        .args(["-t", "900", "--"])
-        .arg(&here)
-        .args(["--exact", this, "--include-ignored", "--nocapture"])
-        .env(THERE, "1")
-        .env("VMFABRIC_SEED", seed)
-        .output()
-        .expect("umlrun");
-    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    println!("{out}");
-    assert!(done.status.success() && out.contains("1 passed"), "{this} on User Mode Linux:\n{err}");
-}
-
-fn sh(command: &str) {
-    let done = Command::new("sh").args(["-ec", command]).status().expect("sh");
-    assert!(done.success(), "{command}");
-}
 
 fn link(name: &str) -> IfName {
     name.parse().expect("a link's name")
@@ -411,7 +379,12 @@ fn tracked(inner: &IpPacket) -> bool {
 #[test]
 #[ignore = "needs root: starts a User Mode Linux host with bridge conntrack"]
 fn the_kernel_judges_as_the_model() {
-    on_uml("the_kernel_judges_as_the_model", || async {
+    let seed = std::env::var("VMFABRIC_SEED").unwrap_or_else(|_| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        now.as_nanos().to_string()
+    });
+    println!("VMFABRIC_SEED={seed}");
+    on_uml("the_kernel_judges_as_the_model", 900, &[("VMFABRIC_SEED", &seed)], || async {
         let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
         let seed = number("VMFABRIC_SEED").expect("a seed");
         let policies = number("VMFABRIC_POLICIES").map_or(POLICIES, |n| usize::try_from(n).expect("small"));
