@@ -1,26 +1,28 @@
 //! What nft lists for the tables' parts, so that what is desired can be compared with what is there.
 
-use super::{Engine, Outlets};
+use super::{Engine, Outlets, Problem, Subject};
 use crate::{
-    backend::{Driver, DriverError, Store},
+    backend::{Driver, Store},
     datapath::{Family, Table},
+    planner::Plan,
 };
 use std::collections::BTreeMap;
 
-/// Texts that are remembered beyond those in use.
+/// Texts of a family that are remembered, those in use and others.
 const SPARE: usize = 4096;
 
-/// Listed by loaded.
+/// What is listed for what is loaded.
 #[derive(Debug, Default)]
-pub(super) struct Forms(BTreeMap<(Family, String), String>);
+pub(super) struct Forms(BTreeMap<Family, BTreeMap<String, String>>);
 
 impl Forms {
     /// Writes into the tables what nft lists for each part. False where that is not known of all.
     pub fn tell(&self, tables: &mut BTreeMap<Family, Table>) -> bool {
         let mut all = true;
         for (family, table) in tables {
+            let known = self.0.get(family);
             for text in table.texts_mut() {
-                match self.0.get(&(*family, text.source.clone())) {
+                match known.and_then(|known| known.get(&text.source)) {
                     Some(listed) => listed.clone_into(&mut text.listed),
                     None => all = false,
                 }
@@ -29,32 +31,39 @@ impl Forms {
         all
     }
 
-    fn learn(&mut self, asked: &mut BTreeMap<Family, Table>, mut told: BTreeMap<Family, Table>) {
-        if self.0.len() > SPARE {
-            self.0.clear();
-        }
+    fn learn(&mut self, asked: &BTreeMap<Family, Table>, mut told: BTreeMap<Family, Table>) {
         for (family, table) in asked {
             let Some(told) = told.get_mut(family) else { continue };
-            for (name, set) in &mut table.sets {
-                let listed = told.sets.remove(name).map(|set| set.spec.listed);
-                self.0.extend(listed.map(|listed| ((*family, set.spec.source.clone()), listed)));
+            let known = self.0.entry(*family).or_default();
+            if known.len() > SPARE {
+                known.clear();
             }
-            for (name, rules) in &mut table.chains {
-                let listed = told.chains.remove(name).map(|rules| rules.listed);
-                self.0.extend(listed.map(|listed| ((*family, rules.source.clone()), listed)));
+            for (name, set) in &table.sets {
+                known.extend(told.sets.remove(name).map(|told| (set.spec.source.clone(), told.spec.listed)));
+            }
+            for (name, rules) in &table.chains {
+                known.extend(told.chains.remove(name).map(|told| (rules.source.clone(), told.listed)));
             }
         }
     }
 }
 
 impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
-    /// Writes into desired tables what nft lists for them, asking the driver where that is not known yet.
-    pub(super) async fn tell_forms(&mut self, tables: &mut BTreeMap<Family, Table>) -> Result<(), DriverError> {
-        if !self.forms.tell(tables) {
-            let told = self.driver.listed(tables).await?;
-            self.forms.learn(tables, told);
-            self.forms.tell(tables);
+    /// Writes into a plan's tables what nft lists for them, asking the driver where that is not known yet.
+    pub(super) async fn tell_forms(&mut self, plan: &mut Plan) {
+        let tables = &mut plan.desired.tables;
+        if self.forms.tell(tables) {
+            return;
         }
-        Ok(())
+        match self.driver.listed(tables).await {
+            Ok(told) => {
+                self.forms.learn(tables, told);
+                self.forms.tell(tables);
+            }
+            Err(error) => {
+                let message = format!("the kernel does not take the rules that filter guests: {error}");
+                plan.problems.push(Problem::new(Subject::Host, message));
+            }
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     },
     libvirt::domain_xml::{self, Domain, Nic},
     net::IfName,
-    planner::{Input, Subject, plan_ports, port_of_alias},
+    planner::{Input, plan_ports, port_of_alias},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -155,10 +155,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             };
             plan_ports(input, ports)
         };
-        if let Err(error) = self.tell_forms(&mut plan.desired.tables).await {
-            let message = format!("the kernel does not take the rules that filter guests: {error}");
-            plan.problems.push(Problem::new(Subject::Host, message));
-        }
+        self.tell_forms(&mut plan).await;
         let changes = diff(&self.observed.datapath, &plan.desired, Scope::Links(links));
         (plan.problems, changes)
     }

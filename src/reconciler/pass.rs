@@ -15,31 +15,25 @@ use std::collections::{BTreeMap, BTreeSet};
 const ROUNDS: usize = 3;
 
 impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
-    /// What should be on the host as it was last seen.
-    pub(super) fn plan_host(&self) -> Plan {
-        let view = self.view();
-        plan(Input {
-            intent: &view.intent,
-            host: &view.host,
-            attachments: &self.taps,
-            observed: &self.observed,
-            previous: &self.previous,
-        })
-    }
-
     /// What a full pass would do on the host as it was last seen.
     pub(super) async fn plan_now(&mut self) -> (Plan, Vec<Change>) {
-        let mut plan = self.plan_host();
-        if let Err(error) = self.tell_forms(&mut plan.desired.tables).await {
-            let message = format!("the kernel does not take the rules that filter guests: {error}");
-            plan.problems.push(Problem::new(Subject::Host, message));
-        }
+        let mut plan = {
+            let view = self.view();
+            plan(Input {
+                intent: &view.intent,
+                host: &view.host,
+                attachments: &self.taps,
+                observed: &self.observed,
+                previous: &self.previous,
+            })
+        };
+        self.tell_forms(&mut plan).await;
         let changes = diff(&self.observed.datapath, &plan.desired, Scope::Full);
         (plan, changes)
     }
 
     pub(super) async fn full_pass(&mut self) {
-        let (mut made, mut failures) = (0, Vec::new());
+        let (mut made, mut failures, mut wanted) = (0, Vec::new(), None);
         for round in 0..ROUNDS {
             if let Err(error) = self.observe().await {
                 failures.push(Problem::new(Subject::Host, format!("the kernel cannot be asked: {error}")));
@@ -47,6 +41,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             }
             let (plan, changes) = self.plan_now().await;
             self.plan_problems = plan.problems;
+            wanted = Some(plan.desired.sysctls);
             self.verify_attachments(&changes);
             if changes.is_empty() {
                 break;
@@ -67,7 +62,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         failures.extend(self.revoke(failures.is_empty()).await);
         self.retry_later(!failures.is_empty() || !self.service_problems.is_empty());
         self.plan_problems.extend(failures);
-        if let Err(error) = self.forget_previous().await {
+        if let Some(wanted) = wanted
+            && let Err(error) = self.forget_previous(&wanted).await
+        {
             tracing::warn!(%error, "what the kernel had before cannot be forgotten yet");
         }
         {
@@ -192,11 +189,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 
     /// What is as it was before us needs no memory any more.
-    async fn forget_previous(&mut self) -> Result<(), crate::backend::StoreError> {
+    async fn forget_previous(&mut self, wanted: &BTreeMap<Sysctl, String>) -> Result<(), crate::backend::StoreError> {
         if self.previous.is_empty() {
             return Ok(());
         }
-        let wanted = self.plan_host().desired.sysctls;
         let observed = &self.observed.datapath;
         let over: Vec<Sysctl> = self
             .previous
