@@ -9,7 +9,6 @@ mod port;
 mod problem;
 
 pub use crate::datapath::BOUND;
-pub use filter::{BRIDGES, RECEIVED_REASONS, SENT_REASONS, link_local};
 pub use l3::gateway_name;
 pub use port::port_of_alias;
 pub use problem::{Problem, Subject};

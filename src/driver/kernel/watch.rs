@@ -24,8 +24,8 @@ const HEADER: usize = 16;
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE` as bits of the old form.
 const GROUPS: u32 = 1 << 0 | 1 << 4 | 1 << 6;
 
-/// Follows links, IPv4 addresses, IPv4 default routes and what others do to our nftables tables, of the calling thread's network namespace, until the receiver
-/// is dropped. Events that do not fit into the channel, or that the kernel had no room for, come as one
+/// Follows links, IPv4 addresses, IPv4 default routes and what others do to nftables in the calling thread's network
+/// namespace, until the receiver is dropped. Events that do not fit into the channel, or that the kernel had no room for, come as one
 /// [`LinkEvent::Overrun`]. To be called within a tokio runtime.
 pub fn watch() -> Result<mpsc::Receiver<LinkEvent>, DriverError> {
     let (events, receiver) = mpsc::channel(CAPACITY);

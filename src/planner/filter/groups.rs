@@ -96,9 +96,10 @@ impl<'a> Groups<'a> {
         direction: Direction,
         table: &mut Table,
     ) -> Vec<String> {
-        let (family, letter) = match ethertype {
-            Ethertype::Ipv4 => ("ip", 4),
-            Ethertype::Ipv6 => ("ip6", 6),
+        let digit = digit(ethertype);
+        let family = match ethertype {
+            Ethertype::Ipv4 => "ip",
+            Ethertype::Ipv6 => "ip6",
         };
         let side = match direction {
             Direction::Ingress => "saddr",
@@ -110,13 +111,12 @@ impl<'a> Groups<'a> {
             Remote::Prefix(prefix) => {
                 return vec![format!("meta protocol {family} {family} {side} {} ", plain(&prefix))];
             }
-            Remote::AddressGroup(id) => self.address_group(id, ethertype, letter, table),
-            Remote::Group(id) => {
-                let base = format!("members{letter}_{}_{}", id.0.simple(), network.zone);
-                self.gathered(base, ethertype, table, |groups| groups.addresses_of(id, network))
-            }
+            Remote::AddressGroup(id) => self.address_group(id, ethertype, table),
+            Remote::Group(id) => self.gathered(members_set(ethertype, id, network), ethertype, table, |groups| {
+                groups.addresses_of(id, network)
+            }),
             Remote::Host => {
-                let base = format!("host{letter}_{}", network.zone);
+                let base = format!("host{digit}_{}", network.zone);
                 let intent = self.intent;
                 self.gathered(base, ethertype, table, |_| {
                     let own = intent.subnets_of(network.id).filter_map(|subnet| subnet.host_address);
@@ -127,11 +127,12 @@ impl<'a> Groups<'a> {
         sets.into_iter().map(one_of).collect()
     }
 
-    fn address_group(&self, id: AddressGroupId, ethertype: Ethertype, letter: u8, table: &mut Table) -> Vec<String> {
-        let name = format!("addresses{letter}_{}", id.0.simple());
+    fn address_group(&self, id: AddressGroupId, ethertype: Ethertype, table: &mut Table) -> Vec<String> {
+        let digit = digit(ethertype);
+        let name = format!("addresses{digit}_{}", id.0.simple());
         let known = self.standing.is_some_and(|standing| standing.sets.contains_key(&name));
         table.sets.entry(name.clone()).or_insert_with(|| {
-            let spec = format!("set type ipv{letter}_addr; flags interval");
+            let spec = format!("set type ipv{digit}_addr; flags interval");
             let all = self.intent.address_group(id).map(|group| &group.addresses).into_iter().flatten().copied();
             let these: Vec<IpNet> = all.filter(|net| is_of(net, ethertype) && !known).collect();
             Set::new(&spec, IpNet::aggregate(&these).iter().map(plain).collect())
@@ -150,7 +151,7 @@ impl<'a> Groups<'a> {
         let prefixes = format!("{base}_prefixes");
         let standing = self.standing.filter(|standing| standing.sets.contains_key(&base));
         if !table.sets.contains_key(&base) {
-            let letter = if ethertype == Ethertype::Ipv4 { 4 } else { 6 };
+            let digit = digit(ethertype);
             let all: Vec<IpNet> = match standing {
                 // A full plan keeps it complete.
                 Some(_) => Vec::new(),
@@ -158,10 +159,10 @@ impl<'a> Groups<'a> {
             };
             let (single, wide): (Vec<IpNet>, Vec<IpNet>) = all.into_iter().partition(is_single);
             let single = single.iter().map(plain).collect();
-            table.sets.insert(base.clone(), Set::new(&format!("set type ipv{letter}_addr"), single));
+            table.sets.insert(base.clone(), Set::new(&format!("set type ipv{digit}_addr"), single));
             if !wide.is_empty() || standing.is_some_and(|standing| standing.sets.contains_key(&prefixes)) {
                 let wide = IpNet::aggregate(&wide).iter().map(plain).collect();
-                let spec = format!("set type ipv{letter}_addr; flags interval");
+                let spec = format!("set type ipv{digit}_addr; flags interval");
                 table.sets.insert(prefixes.clone(), Set::new(&spec, wide));
             }
         }
@@ -185,16 +186,28 @@ impl<'a> Groups<'a> {
             return;
         };
         for (group, other) in groups.iter().flat_map(|g| self.intent.networks().map(move |n| (g, n))) {
-            for letter in [4, 6] {
-                let base = format!("members{letter}_{}_{}", group.0.simple(), other.zone);
+            for ethertype in [Ethertype::Ipv4, Ethertype::Ipv6] {
+                let base = members_set(ethertype, *group, other);
                 let Some(set) = standing.sets.get(&base) else { continue };
-                let ethertype = if letter == 4 { Ethertype::Ipv4 } else { Ethertype::Ipv6 };
                 let own = known_addresses(self.intent, port, other).into_iter().filter(|net| is_of(net, ethertype));
                 let single: Vec<String> = own.filter(is_single).map(|net| plain(&net)).collect();
                 let entry = table.sets.entry(base).or_insert_with(|| Set { spec: set.spec.clone(), ..Set::default() });
                 entry.elements.extend(single);
             }
         }
+    }
+}
+
+/// The set of the addresses by which members of a group are known on a network.
+fn members_set(ethertype: Ethertype, group: SecurityGroupId, network: &Network) -> String {
+    format!("members{}_{}_{}", digit(ethertype), group.0.simple(), network.zone)
+}
+
+/// As in nft's `ipv4_addr` and `ipv6_addr`.
+fn digit(ethertype: Ethertype) -> u8 {
+    match ethertype {
+        Ethertype::Ipv4 => 4,
+        Ethertype::Ipv6 => 6,
     }
 }
 

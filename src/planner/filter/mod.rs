@@ -6,8 +6,6 @@
 mod groups;
 mod program;
 
-pub use program::{BRIDGES, RECEIVED_REASONS, SENT_REASONS};
-
 use super::{Input, Plan, bridge::Placements};
 use crate::{
     datapath::{BOUND, Family, Table, link_element, owned_alias},
@@ -18,7 +16,7 @@ use groups::{Groups, is_single, plain, tracks};
 use program::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
 };
 
 /// A port that is in place in the plan.
@@ -43,12 +41,12 @@ pub(super) fn refusal(input: Input<'_>, network: &Network, port: &Port) -> Optio
 
 /// The whole table, before there is a guest that needs it, so that its start finds it.
 pub(super) fn plan_filters(input: Input<'_>, placements: &Placements, plan: &mut Plan) {
-    let guests: Vec<Guest<'_>> = guests(input, input.attachments.iter().map(|(port, tap)| (*port, tap)), plan);
-    let own: BTreeSet<&IfName> = placements.values().filter(|p| p.own).map(|p| &p.bridge).collect();
-    let meta = input.observed.capabilities.nft_bridge_meta;
     if placements.is_empty() {
         return;
     }
+    let guests = all_guests(input, plan);
+    let own: BTreeSet<&IfName> = placements.values().filter(|p| p.own).map(|p| &p.bridge).collect();
+    let meta = input.observed.capabilities.nft_bridge_meta;
     let stateful = guests.iter().any(|guest| remembers(input, &guest.protection));
     let mut table = fixed(meta, stateful);
     if meta {
@@ -96,15 +94,18 @@ pub(super) fn plan_filters_of(input: Input<'_>, placements: &Placements, ports: 
         for (port, tap) in input.attachments {
             super::port::plan_port(input, &all, *port, tap, &mut everything);
         }
-        let everyone: Vec<Guest<'_>> =
-            self::guests(input, input.attachments.iter().map(|(port, tap)| (*port, tap)), &everything);
-        add_zones(input, &all, &everyone, &everything, &mut table);
+        add_zones(input, &all, &all_guests(input, &everything), &everything, &mut table);
     } else if stateful {
         add_zones(input, placements, &guests, plan, &mut table);
     }
     plan.desired.tables.insert(Family::Bridge, table);
 }
 
+fn all_guests<'a>(input: Input<'a>, plan: &Plan) -> Vec<Guest<'a>> {
+    guests(input, input.attachments.iter().map(|(port, tap)| (*port, tap)), plan)
+}
+
+/// Those of these ports that are in place in the plan.
 fn guests<'a>(input: Input<'a>, ports: impl Iterator<Item = (PortId, &'a IfName)>, plan: &Plan) -> Vec<Guest<'a>> {
     let allots = |subnet: &&Subnet| !subnet.pools.is_empty();
     let allotting: BTreeSet<NetworkId> = input.intent.subnets().filter(allots).map(|subnet| subnet.network).collect();
@@ -162,7 +163,7 @@ fn add_sources(guest: &Guest<'_>, tap: &str, table: &mut Table) {
         insert(table, MACS, [format!("{tap} . {mac}")]);
         insert(table, ND_MACS, [format!("{tap} . 0x{number:x}")]);
         insert(table, RS_MACS, [format!("{tap} . 0x{number:x}")]);
-        add_address(tap, mac, &IpNet::from(IpAddr::V6(link_local(mac))), table);
+        add_address(tap, mac, &IpNet::from(IpAddr::V6(mac.link_local())), table);
         // nft takes no prefix that is within another of the same set.
         for net in IpNet::aggregate(&nets) {
             add_address(tap, mac, &net, table);
@@ -189,13 +190,6 @@ fn add_address(tap: &str, mac: MacAddr, net: &IpNet, table: &mut Table) {
         IpNet::V6(_) => insert(table, ND_FREE, [tap.to_owned()]),
         IpNet::V4(_) => {}
     }
-}
-
-/// The link-local address that follows from a MAC address (RFC 4291 appendix A).
-pub fn link_local(mac: MacAddr) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.octets();
-    let word = |high: u8, low: u8| u16::from_be_bytes([high, low]);
-    Ipv6Addr::new(0xfe80, 0, 0, 0, word(a ^ 2, b), word(c, 0xff), word(0xfe, d), word(e, f))
 }
 
 /// Which zone the frames of each link are tracked in.

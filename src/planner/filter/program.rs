@@ -7,11 +7,13 @@ use crate::datapath::{BOUND, Set, Table, Text};
 use std::collections::BTreeSet;
 
 /// Our bridges: nothing passes there but from and to what is bound.
-pub const BRIDGES: &str = "bridges";
+pub(super) const BRIDGES: &str = "bridges";
 /// Sets of links, by what they mean.
 pub(super) const SECURED: &str = "secured";
 pub(super) const ACCESS: &str = "access";
+/// What its addresses are nobody knows: they are not checked.
 pub(super) const FREE: &str = "free";
+/// The same for what it says in neighbour discovery: an address pair that is a block would need a set of intervals.
 pub(super) const ND_FREE: &str = "nd_free";
 pub(super) const ISOLATED: &str = "isolated";
 /// Source addresses by link.
@@ -62,7 +64,7 @@ const TRACKING_SETS: [(&str, &str); 4] = [
 ];
 
 /// Why a frame from a guest is dropped: each a chain `drop_REASON` that counts by link in `drops_REASON`.
-pub const SENT_REASONS: [&str; 17] = [
+const SENT_REASONS: [&str; 17] = [
     "vlan",
     "control",
     "mac",
@@ -82,7 +84,7 @@ pub const SENT_REASONS: [&str; 17] = [
     "group_out",
 ];
 /// Likewise for a frame to a guest.
-pub const RECEIVED_REASONS: [&str; 3] = ["foreign", "invalid_in", "group_in"];
+const RECEIVED_REASONS: [&str; 3] = ["foreign", "invalid_in", "group_in"];
 
 /// Before connection tracking, whose entries a spoofed packet must not make.
 const SOURCES: &str = "\
@@ -199,10 +201,6 @@ oifname vmap @in";
 /// it, so that the connection is known though nothing of it arrived, and the guest's answer would pass as one.
 pub(super) const REFUSED: u32 = 0x8000_0000;
 
-const REFUSE_IN: &str = "\
-ct state new ct mark set ct mark | 0x80000000
-goto drop_group_in";
-
 /// What a guest must be able to say to have addresses at all, whatever its groups.
 const CONFIG_OUT: &str = "\
 meta protocol { arp, 0x8035 } accept
@@ -260,7 +258,8 @@ pub(super) fn fixed(meta: bool, tracks: bool) -> Table {
     let chains = CHAINS.iter().filter(|(name, _)| meta || !name.starts_with("unbound_"));
     table.chains.extend(chains.map(|(name, rules)| ((*name).to_owned(), Text::from(*rules))));
     if tracks {
-        table.chains.insert("refuse_in".to_owned(), REFUSE_IN.into());
+        let refuse = format!("ct state new ct mark set ct mark | {REFUSED:#x}\ngoto drop_group_in");
+        table.chains.insert("refuse_in".to_owned(), refuse.into());
         table.chains.insert(TRACKING.to_owned(), TRACKING_RULES.into());
     }
     let sent = SENT_REASONS.iter().map(|reason| (reason, "iifname"));
