@@ -2,6 +2,8 @@
 
 #[path = "../fuzz/src/dhcpv4.rs"]
 mod dhcpv4;
+#[path = "../fuzz/src/dns.rs"]
+mod dns;
 
 use proptest::prelude::*;
 use std::{fs, path::Path};
@@ -19,6 +21,11 @@ fn inputs(target: &str) -> Vec<Vec<u8>> {
 #[test]
 fn seeds_and_findings_of_dhcpv4() {
     inputs("dhcpv4").iter().for_each(|input| dhcpv4::run(input));
+}
+
+#[test]
+fn seeds_and_findings_of_dns() {
+    inputs("dns").iter().for_each(|input| dns::run(input));
 }
 
 proptest! {

@@ -28,6 +28,8 @@ check "the gateway is in our zone" eventually in_zone
 need "the guests" guests
 guests_work "with firewalld"
 check "the plan is empty" eventually plan_is_empty
+"$VMFABRIC_RIG/peer-server" 7001 "$RIG_LOGS/host.peers" >"$RIG_LOGS/host.peer.log" 2>&1 &
+need "somebody listens there" wait_for 10 "$VMFABRIC_RIG/tcp-open" 127.0.0.1 7001
 check "the host's other ports are shut to guests" not opens web 192.168.123.1 7001
 check "what else firewalld has is as it was" cmp "$RIG_LOGS/theirs" <(theirs)
 

@@ -59,4 +59,4 @@ br_netfilter() {
   done
 }
 
-clean_up_but_libvirt() { fails_saying "libvirt keeps our networks" vmfabricd --clean-up || vmfabricd --clean-up; }
+clean_up_but_libvirt() { fails_saying "libvirt keeps our networks" vmfabricd --clean-up; }

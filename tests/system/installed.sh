@@ -23,7 +23,7 @@ check "the daemon is active" active
 check "it is one that tells when it is ready" property vmfabricd Type notify
 check "and told" eval 'property vmfabricd SubState running && journal_says ready'
 check "both units are enabled" eval 'systemctl is-enabled vmfabricd.service vmfabric-hook.socket'
-check "the hook's socket is systemd's" eval 'property vmfabric-hook.socket SubState running; [ "$(stat -c %a:%U /run/vmfabric/hook.sock)" = 600:root ]'
+check "the hook's socket is systemd's" eval 'property vmfabric-hook.socket SubState running && [ "$(stat -c %a:%U /run/vmfabric/hook.sock)" = 600:root ]'
 check "nothing failed" eval '[ -z "$(systemctl --failed --no-legend)" ]'
 check "its exposure is at most 3.0" eval 'systemd-analyze security --no-pager --threshold=30 vmfabricd | tail -n 1'
 tail -n 1 "$RIG_LOGS/check.out" | sed 's/^/                 /'
