@@ -65,7 +65,7 @@ test: root ## all tests, those on real guests and kernels too (root)
 	$(CARGO) test $(CARGOFLAGS) --no-fail-fast
 	$(CARGO) build $(CARGOFLAGS)
 	$(call say,tests on private hosts$(comma) User Mode Linux hosts and the stock kernel; $(TEST_THREADS) at once)
-	VMFABRIC_BIN=$(abspath target/debug) VMFABRIC_DEB=$$(ls $(CURDIR)/target/debian/vmfabric_*.deb | tail -n 1) \
+	VMFABRIC_BIN=$(abspath target/debug) VMFABRIC_DEB=$$(ls -t $(CURDIR)/target/debian/vmfabric_*.deb | head -n 1) \
 	  $(CARGO) test $(CARGOFLAGS) --no-fail-fast --tests -- --ignored --test-threads=$(TEST_THREADS)
 
 comma := ,
@@ -97,7 +97,7 @@ bench-dhcp: root ## our DHCP server beside dnsmasq and Kea, driven by perfdhcp o
 	@VMFABRIC_BIN=$(abspath target/release) $(RIG)/private-host -t 1800 -f benches/dhcp/run
 
 fuzz: rust-deps ## fuzz the packet parsers and engines, FUZZ_SECONDS (3600) for each target of fuzz/
-	@$(RIG)/install-deps build
+	@$(RIG)/install-deps fuzz
 	fuzz/run
 
 soak: root ## 1,000 rounds of kill -9 under load (VMFABRIC_SOAK_ROUNDS) (root)
