@@ -44,7 +44,8 @@ impl World {
         let block = "192.168.123.0/24".parse().expect("a block");
         let domain = "lab.internal".parse().expect("a domain");
         let mut zone = Zone::new(Uuid::nil(), domain, [block], [ip(1)]).expect("a zone");
-        zone.publish(Uuid::from_u128(1), NameSource::Port, "web".parse().expect("a label"), 0, vec![ip(9)]).expect("room");
+        zone.publish(Uuid::from_u128(1), NameSource::Port, "web".parse().expect("a label"), 0, vec![ip(9)])
+            .expect("room");
         let lines = ["www CNAME web", "out CNAME www.example.com", "*.dev A 192.168.123.7", "@ MX 10 web", "t TXT a b"];
         let records: Vec<DnsRecord> = lines.iter().map(|line| line.parse().expect("a record")).collect();
         zone.set_records(&records);
@@ -138,7 +139,8 @@ fn check(question: &[u8], client: Client, answer: &[u8]) {
     assert!(answer.len() >= 12 && answer[..2] == question[..2] && answer[2] & 0x80 != 0);
     match Query::parse(question) {
         Ok(query) => {
-            let limit = if client.udp { query.edns.map_or(512, |edns| edns.payload.clamp(512, 1232)) } else { u16::MAX };
+            let limit =
+                if client.udp { query.edns.map_or(512, |edns| edns.payload.clamp(512, 1232)) } else { u16::MAX };
             assert!(answer.len() <= usize::from(limit), "{} > {limit}", answer.len());
             assert_eq!(answer[12..].get(..query.question.len()), Some(query.question));
         }
