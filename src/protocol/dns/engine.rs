@@ -107,8 +107,7 @@ pub struct Engine<T> {
 #[derive(Debug)]
 struct InFlight<T> {
     waiters: Vec<Waiter<T>>,
-    name: WireName,
-    record_type: u16,
+    ask: Ask,
     /// Asked of a forwarder that somebody named for it, who may tell private addresses.
     trusted: bool,
 }
@@ -280,8 +279,8 @@ impl<T> Engine<T> {
             return Verdict::Wait;
         }
         self.stats.forwarded += 1;
-        let (name, record_type, trusted) = (ask.name, ask.record_type, servers.is_some());
-        self.flights.insert(key.clone(), InFlight { waiters: vec![waiter], name, record_type, trusted });
+        let flight = InFlight { waiters: vec![waiter], ask: ask.clone(), trusted: servers.is_some() };
+        self.flights.insert(key.clone(), flight);
         Verdict::Ask(Box::new(Flight { key, ask, servers }))
     }
 
@@ -295,11 +294,10 @@ impl<T> Engine<T> {
         answer: Result<&[u8], Failure>,
         mut emit: impl FnMut(T, &[u8]),
     ) {
-        let Some(flight) = self.flights.remove(key) else { return };
-        let ask = ask_of(&flight);
+        let Some(InFlight { waiters, ask, trusted }) = self.flights.remove(key) else { return };
         let said = answer.and_then(|message| Said::read(message, &ask).map_err(|_| Failure::NoAnswer));
         let said = match said {
-            Ok(said) if said.private && policy.refuse_private && !flight.trusted => {
+            Ok(said) if said.private && policy.refuse_private && !trusted => {
                 self.stats.rebinding += 1;
                 Ok(refusal(said.ttl))
             }
@@ -310,12 +308,12 @@ impl<T> Engine<T> {
             // It cannot say, or will not.
             Ok(said) if !matches!(said.code, 0 | 3) && said.ttl.is_none() => {
                 if !self.cache.put_failure(&key.0, now, max_stale) {
-                    self.release(flight, Some((&said, &ask)), Some(0), &mut emit);
+                    self.release(waiters, Some((&said, &ask)), Some(0), &mut emit);
                     return;
                 }
             }
             Ok(said) => {
-                self.release(flight, Some((&said, &ask)), Some(0), &mut emit);
+                self.release(waiters, Some((&said, &ask)), Some(0), &mut emit);
                 self.cache.put(&key.0, said, now);
                 return;
             }
@@ -324,8 +322,8 @@ impl<T> Engine<T> {
         }
         // A stale answer is better than none.
         let stale = self.cache.stale(&key.0, now, max_stale).filter(|_| policy.stale_seconds > 0).cloned();
-        self.stats.stale += if stale.is_some() { flight.waiters.len() as u64 } else { 0 };
-        self.release(flight, stale.as_ref().map(|said| (said, &ask)), None, &mut emit);
+        self.stats.stale += if stale.is_some() { waiters.len() as u64 } else { 0 };
+        self.release(waiters, stale.as_ref().map(|said| (said, &ask)), None, &mut emit);
     }
 
     /// The upstreams take their time: gives those who wait a stale answer, where there is one. To be called
@@ -336,23 +334,21 @@ impl<T> Engine<T> {
             return;
         };
         let Some(flight) = self.flights.get_mut(key) else { return };
-        let ask = ask_of(flight);
-        let InFlight { name, record_type, trusted, .. } = *flight;
-        let waiters = std::mem::take(&mut flight.waiters);
+        let (waiters, ask) = (std::mem::take(&mut flight.waiters), flight.ask.clone());
         self.stats.stale += waiters.len() as u64;
-        self.release(InFlight { waiters, name, record_type, trusted }, Some((&said, &ask)), None, &mut emit);
+        self.release(waiters, Some((&said, &ask)), None, &mut emit);
     }
 
-    /// Answers all who wait for a flight; with SERVFAIL where nothing was said. `age`: `None` for a stale answer.
+    /// Answers those who waited for a flight; with SERVFAIL where nothing was said. `age`: `None` for a stale answer.
     fn release(
         &mut self,
-        flight: InFlight<T>,
+        waiters: Vec<Waiter<T>>,
         said: Option<(&Said, &Ask)>,
         age: Option<u32>,
         emit: &mut impl FnMut(T, &[u8]),
     ) {
         let mut out = std::mem::take(&mut self.scratch);
-        for waiter in flight.waiters {
+        for waiter in waiters {
             self.total_waiting -= 1;
             if let Some(n) = self.waiting.get_mut(&waiter.client.address) {
                 *n -= 1;
@@ -381,10 +377,6 @@ impl<T> Waiter<T> {
         let (id, flags, edns) = (self.id, self.flags, self.edns);
         Some(Query { id, flags, name, question: &self.question, record_type, edns })
     }
-}
-
-fn ask_of<T>(flight: &InFlight<T>) -> Ask {
-    Ask { name: flight.name, record_type: flight.record_type, dnssec_ok: false, checking_disabled: false }
 }
 
 fn limit_of(query: &Query<'_>, udp: bool) -> usize {
