@@ -255,9 +255,11 @@ impl<T> Engine<T> {
             && (joined || self.flights.len() < MAX_FLIGHTS);
         if !room {
             self.stats.busy += 1;
-            let max_stale = Duration::from_secs(policy.stale_seconds.into());
-            match self.cache.stale(&key.0, now, max_stale).filter(|_| policy.stale_seconds > 0) {
-                Some(said) => respond(out, query, aliases.as_deref(), said, &ask, None, limit),
+            match self.cache.stale(&key.0, now, policy.max_stale()) {
+                Some(said) => {
+                    self.stats.stale += 1;
+                    respond(out, query, aliases.as_deref(), said, &ask, None, limit);
+                }
                 None => Writer::new(out, query, limit).end(query, 0, Rcode::ServFail),
             }
             return Verdict::Answer;
@@ -303,7 +305,7 @@ impl<T> Engine<T> {
             }
             other => other,
         };
-        let max_stale = Duration::from_secs(policy.stale_seconds.into());
+        let max_stale = policy.max_stale();
         match said {
             // It cannot say, or will not.
             Ok(said) if !matches!(said.code, 0 | 3) && said.ttl.is_none() => {
@@ -321,7 +323,7 @@ impl<T> Engine<T> {
             Err(Failure::NotAsked) => {}
         }
         // A stale answer is better than none.
-        let stale = self.cache.stale(&key.0, now, max_stale).filter(|_| policy.stale_seconds > 0).cloned();
+        let stale = self.cache.stale(&key.0, now, max_stale).cloned();
         self.stats.stale += if stale.is_some() { waiters.len() as u64 } else { 0 };
         self.release(waiters, stale.as_ref().map(|said| (said, &ask)), None, &mut emit);
     }
@@ -329,10 +331,7 @@ impl<T> Engine<T> {
     /// The upstreams take their time: gives those who wait a stale answer, where there is one. To be called
     /// [`STALE_AFTER`] a flight began; it goes on.
     pub fn overdue(&mut self, now: Duration, policy: &Policy, key: &FlightKey, mut emit: impl FnMut(T, &[u8])) {
-        let max_stale = Duration::from_secs(policy.stale_seconds.into());
-        let Some(said) = self.cache.stale(&key.0, now, max_stale).filter(|_| policy.stale_seconds > 0).cloned() else {
-            return;
-        };
+        let Some(said) = self.cache.stale(&key.0, now, policy.max_stale()).cloned() else { return };
         let Some(flight) = self.flights.get_mut(key) else { return };
         let (waiters, ask) = (std::mem::take(&mut flight.waiters), flight.ask.clone());
         self.stats.stale += waiters.len() as u64;

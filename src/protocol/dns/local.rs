@@ -14,6 +14,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 /// CNAMEs that are followed from one question.
@@ -74,6 +75,13 @@ impl PartialEq for Policy {
     fn eq(&self, other: &Self) -> bool {
         let plain = |p: &Self| (p.local_reverse, p.refuse_private, p.stale_seconds);
         self.routes == other.routes && self.hidden == other.hidden && plain(self) == plain(other)
+    }
+}
+
+impl Policy {
+    /// How long after its end an answer may be given; `None`: never.
+    pub(super) fn max_stale(&self) -> Option<Duration> {
+        (self.stale_seconds > 0).then(|| Duration::from_secs(self.stale_seconds.into()))
     }
 }
 

@@ -413,6 +413,21 @@ fn what_guests_can_make_wait_has_limits() {
 }
 
 #[test]
+fn a_stale_answer_is_given_and_counted_where_nobody_can_be_asked() {
+    let mut world = World::new();
+    world.policy.stale_seconds = 3600;
+    assert_eq!(world.ask("old.example.", T::A), "asked");
+    let owner = Name::from_ascii("old.example.").expect("name");
+    world.land(Ok((ResponseCode::NoError, vec![a(&owner, 60, 1)], vec![])));
+    world.after(61);
+    for n in 0..MAX_WAITING_PER_CLIENT {
+        assert_eq!(world.ask(&format!("w{n}.example."), T::A), "asked");
+    }
+    assert_eq!(world.ask("old.example.", T::A), "203.0.113.1 30");
+    assert_eq!((world.engine.stats().busy, world.engine.stats().stale), (1, 1));
+}
+
+#[test]
 fn what_guests_can_make_be_kept_has_limits() {
     let said = || Said {
         body: vec![0; 4000].into(),
