@@ -406,12 +406,7 @@ fn respond(
     repeat(out, query.question, said, age);
     let wants_authentic = query.flags & flag::AD != 0 || query.dnssec_ok();
     let flags = if said.authentic && wants_authentic { flag::AD } else { 0 };
-    let opt = if query.edns.is_some() { 11 } else { 0 };
-    if out.len() + opt > limit {
-        out.truncate(HEADER + query.question.len());
-        return writer::finish(out, query, flags | flag::TC, said.code, [0; 3]);
-    }
-    writer::finish(out, query, flags, said.code, said.counts);
+    writer::finish(out, query, flags, said.code, said.counts, limit);
 }
 
 /// Room for a header, the question, and what was said.
@@ -464,12 +459,8 @@ fn respond_aliased(
         return Writer::new(out, query, limit).end(query, 0, Rcode::ServFail);
     };
     out.clear();
-    if bytes.len() + 11 > limit {
-        out.extend_from_slice(&bytes[..HEADER + query.question.len()]);
-        return writer::finish(out, query, flag::TC, said.code, [0; 3]);
-    }
     out.extend_from_slice(&bytes);
-    writer::finish(out, query, 0, said.code, counts);
+    writer::finish(out, query, 0, said.code, counts, limit);
 }
 
 #[cfg(test)]
