@@ -124,10 +124,12 @@ impl Cache {
         Self { by_key, slots, free, hand: 0, bytes: 0, max_bytes, budget }
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.by_key.len()
     }
 
+    #[cfg(test)]
     pub fn bytes(&self) -> usize {
         self.bytes
     }

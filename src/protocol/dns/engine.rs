@@ -141,11 +141,6 @@ impl<T> Engine<T> {
         self.stats
     }
 
-    /// Answers kept, and what they take, bytes.
-    pub fn cached(&self) -> (usize, usize) {
-        (self.cache.len(), self.cache.bytes())
-    }
-
     /// Forgets what upstream resolvers said: others are to be asked from now on.
     pub fn forget(&mut self) {
         self.cache.clear();

@@ -18,7 +18,7 @@ pub use upstream::{UpstreamSource, Upstreams};
 
 use crate::{
     net::IfName,
-    protocol::dns::{Budget, DnsStats, Policy},
+    protocol::dns::{Budget, Policy},
 };
 use limit::Limit;
 use service::Service;
@@ -179,10 +179,6 @@ impl DnsServer {
     /// The sockets' own addresses.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
-    }
-
-    pub fn stats(&self) -> DnsStats {
-        self.service.stats()
     }
 
     /// Stops answering; the port is free when it returns.

@@ -3,7 +3,7 @@
 use super::{DnsScope, DnsShared, udp::Batches, upstream::ForwardError};
 use crate::{
     ffi::{datagrams::Batch, packet::WatchedSocket},
-    protocol::dns::{Client, DnsStats, Engine, Failure, Flight, STALE_AFTER, SharedZone, Verdict, View},
+    protocol::dns::{Client, Engine, Failure, Flight, STALE_AFTER, SharedZone, Verdict, View},
 };
 use std::{
     net::SocketAddr,
@@ -59,10 +59,6 @@ impl Service {
 
     pub fn batches(&self) -> Arc<Batches> {
         Arc::clone(&self.shared.batches)
-    }
-
-    pub fn stats(&self) -> DnsStats {
-        self.engine().stats()
     }
 
     /// Where the upstream resolvers became others, what the former said may not be what these say.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     net::{DnsForwarder, DnsRecord, DomainName},
-    protocol::dns::{MAX_NETWORK_BYTES, NameSource, Reply, Routes, SharedZone, Zone, classify, hidden_key},
+    protocol::dns::{NameSource, Reply, Routes, SharedZone, Zone, classify, hidden_key},
 };
 use hickory_proto::{
     op::{Edns as TheirEdns, MessageType, OpCode, Query as TheirQuery, ResponseCode},
