@@ -1,6 +1,7 @@
 #!/bin/bash
 # dns.sh: what a DNS answer costs: vmfabricd, dnsmasq as libvirt configures it, and unbound with one thread, in one run,
-# each on a bridge of its own with a guest behind it (in namespaces of their own: two DHCP servers do not share a host). Runs in a private host; `make bench-dns` does that.
+# each on a bridge of its own with a guest behind it (in namespaces of their own: two DHCP servers do not share a
+# host). Runs in a private host; `make bench-dns` does that.
 . "${VMFABRIC_RIG:?run me by: make bench-dns}/lib.sh"
 set -u
 NAMES=1000              # of each kind
@@ -96,7 +97,7 @@ X
 start_vmfabricd && wait_for 20 ip link show vmf-bench || exit 1
 guest ours vmf-bench 10.77.0.9/16 || exit 1
 
-# --- dnsmasq, with what libvirt writes into its configuration ----------------------------------------------------------
+# --- dnsmasq, with what libvirt writes into its configuration ---------------------------------------------------------
 host masq-host virbr-m 10.78.0.1/16 && guest masq virbr-m 10.78.0.9/16 masq-host || exit 1
 now=$(date +%s)
 for n in $(seq 1 $NAMES); do

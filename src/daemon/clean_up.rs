@@ -1,7 +1,7 @@
 //! `vmfabricd --clean-up`: takes away what vmfabric has in the kernel and in libvirt, for when it leaves the host. The
 //! intent stays in the store, so that a daemon started later makes all of it again.
 
-use super::{Config, DaemonError, Paths, boot_id, io_error};
+use super::{Config, DaemonError, Paths, io_error};
 use crate::{
     backend::{Driver, DriverError, Loaded, Store as _, StoreError, Write},
     diff::{Scope, diff},
@@ -10,6 +10,7 @@ use crate::{
     libvirt::{self, LibvirtConfig, LibvirtEvent},
     planner::{self, Input},
     reconciler::{forget_former_boot, forgetting, previous_of},
+    server::clock::boot_id,
     store::sqlite::SqliteStore,
 };
 use std::{

@@ -24,6 +24,7 @@ use crate::{
     libvirt::{self, LibvirtConfig},
     reconciler::{Command, Engine, Handle, HookIndex, Inputs, StartError, View, forget_former_boot},
     server::{
+        clock::boot_id,
         dns::{DnsShared, UpstreamSource, Upstreams},
         hook,
     },
@@ -120,6 +121,7 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     log.set_default(&config.log_level);
     // First: its lock keeps a second daemon from taking the first one's socket.
     let store = Arc::new(SqliteStore::open(&paths.database)?);
+    // Where the kernel does not tell, all boots are one.
     forget_former_boot(&*store, &boot_id()).await?;
     // Hooks that come from now on wait in the socket's queue.
     let listener = hook_listener(&paths.hook_socket)?;
@@ -178,12 +180,6 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let _ = tokio::task::spawn_blocking(move || drop(store)).await;
     tracing::info!("stopped; guests keep their networks");
     outcome
-}
-
-/// Empty where the kernel does not tell: then all boots are one.
-fn boot_id() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim().to_owned()
 }
 
 /// Serves SIGHUP until SIGTERM or SIGINT.

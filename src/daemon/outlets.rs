@@ -175,7 +175,7 @@ impl<S: Store> Services<S> {
                 let text = |record| format!("the DNS record '{record}' is too long with the network's domain");
                 let left_out = left_out.into_iter().map(|r| Problem::new(Subject::Network(network), text(r)));
                 served.problems.extend(left_out);
-                served.dns = Some(ServedDns { shared_with: wanted.shared_with, ..dns });
+                served.dns = Some(dns);
             }
             Err(error) => served.problems.push(Problem::new(Subject::Network(network), error)),
         }
@@ -225,7 +225,7 @@ impl<S: Store> Services<S> {
             addresses: wanted.addresses.clone(),
             domain: wanted.domain.clone(),
             blocks: wanted.blocks.clone(),
-            shared_with: BTreeSet::new(),
+            shared_with: wanted.shared_with.clone(),
             policy: wanted.policy.clone(),
             rate_limit: wanted.rate_limit,
             zone,

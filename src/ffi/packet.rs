@@ -1,8 +1,9 @@
-//! Packet sockets (packet(7)): their addresses, and waiting for them.
+//! Packet sockets (packet(7)): their addresses, and waiting for them; room for what comes in, for any socket.
 #![allow(unsafe_code)]
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockAddr, Socket};
-use std::{io, mem::size_of};
+use std::{io, mem::size_of, os::fd::AsFd};
 use tokio::io::{
     Interest,
     unix::{AsyncFd, AsyncFdReadyGuard},
@@ -38,6 +39,14 @@ pub fn link_address(interface: u32, ethertype: u16, destination: [u8; 6]) -> io:
         })
     }?;
     Ok(address)
+}
+
+/// Room for `bytes` that wait to be read: past net.core.rmem_max where we may (CAP_NET_ADMIN), else up to it.
+pub fn set_receive_buffer(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
+    if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_err() {
+        setsockopt(socket, sockopt::RcvBuf, &bytes)?;
+    }
+    Ok(())
 }
 
 const INTEREST: Interest = Interest::READABLE.add(Interest::ERROR);

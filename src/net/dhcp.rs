@@ -171,7 +171,7 @@ impl Kind {
             Self::Hex => hex(value),
             Self::Names => items().try_fold(Vec::new(), |mut all, item| {
                 let name = DomainName::new(item).map_err(|error| error.to_string())?;
-                put_name(&mut all, &name);
+                put_name(&mut all, name.as_str());
                 Ok(all)
             }),
             Self::Routes => items().try_fold(Vec::new(), |mut all, item| {
@@ -193,9 +193,9 @@ pub fn hex(text: &str) -> Result<Vec<u8>, String> {
     digits.chunks(2).map(pair).collect::<Option<_>>().ok_or_else(|| format!("'{text}' is not bytes in hexadecimal"))
 }
 
-/// A name in wire format (RFC 1035 section 3.1), uncompressed.
-pub fn put_name(out: &mut Vec<u8>, name: &DomainName) {
-    for label in name.to_string().split('.').filter(|label| !label.is_empty()) {
+/// A checked name in wire format (RFC 1035 section 3.1), uncompressed.
+pub fn put_name(out: &mut Vec<u8>, name: &str) {
+    for label in name.split('.').filter(|label| !label.is_empty()) {
         // A label has at most 63 bytes.
         out.push(label.len() as u8);
         out.extend(label.as_bytes());

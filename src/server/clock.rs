@@ -30,8 +30,7 @@ impl Default for LeaseClock {
 impl LeaseClock {
     /// Goes on where the memo says; gives the memo to store where that is another.
     pub fn resume(memo: Option<&str>) -> (Self, Option<String>) {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Self::resume_at(memo, boot.trim(), uptime(), wall())
+        Self::resume_at(memo, &boot_id(), uptime(), wall())
     }
 
     fn resume_at(memo: Option<&str>, boot: &str, uptime: u64, wall: u64) -> (Self, Option<String>) {
@@ -55,6 +54,12 @@ impl LeaseClock {
     pub fn to_wall(self, at: UnixSeconds) -> UnixSeconds {
         if at == NEVER { NEVER } else { at.saturating_add(wall()).saturating_sub(self.now()) }
     }
+}
+
+/// Which boot of the host this is (`random/boot_id`, proc_sys_kernel(5)). Empty where the kernel does not tell.
+pub fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 fn uptime() -> u64 {

@@ -75,9 +75,21 @@ impl Reserve {
 pub(super) fn grows(write: &Write) -> bool {
     use crate::intent::Change;
     match write {
-        Write::Intent(Change::DeleteNetwork(_) | Change::DeleteSubnet(_) | Change::DeletePort(_)) => false,
+        // Every one by its name, so that a new one is thought of here.
+        Write::Intent(change) => match change {
+            Change::DeleteNetwork(_)
+            | Change::DeleteSubnet(_)
+            | Change::DeletePort(_)
+            | Change::DeleteSecurityGroup(_)
+            | Change::DeleteAddressGroup(_) => false,
+            Change::PutNetwork(_)
+            | Change::PutSubnet(_)
+            | Change::PutPort(_)
+            | Change::PutSecurityGroup(_)
+            | Change::PutAddressGroup(_) => true,
+        },
         Write::PutLease(_) | Write::DeleteLease { .. } | Write::DeletePublished(_) | Write::DeleteMemo { .. } => false,
-        Write::Intent(_) | Write::PutPublished(_) | Write::PutMemo { .. } => true,
+        Write::PutPublished(_) | Write::PutMemo { .. } => true,
     }
 }
 
@@ -85,4 +97,29 @@ pub(super) fn grows(write: &Write) -> bool {
 fn allocate(file: &File, length: u64) -> io::Result<()> {
     let length = i64::try_from(length).map_err(io::Error::other)?;
     Ok(fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intent::{AddressGroupId, Change, NetworkId, PortId, SecurityGroupId, SubnetId};
+    use uuid::Uuid;
+
+    #[test]
+    fn whatever_is_deleted_may_be_on_a_full_disk() {
+        let id = Uuid::from_u128(1);
+        let deletions = [
+            Change::DeleteNetwork(NetworkId(id)),
+            Change::DeleteSubnet(SubnetId(id)),
+            Change::DeletePort(PortId(id)),
+            Change::DeleteSecurityGroup(SecurityGroupId(id)),
+            Change::DeleteAddressGroup(AddressGroupId(id)),
+        ];
+        for change in deletions {
+            let write = Write::Intent(change);
+            assert!(!grows(&write), "{write:?}");
+        }
+        assert!(!grows(&Write::DeleteMemo { key: "k".into() }));
+        assert!(grows(&Write::PutMemo { key: "k".into(), value: "v".into() }));
+    }
 }

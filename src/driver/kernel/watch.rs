@@ -7,11 +7,11 @@ use super::{
 };
 use crate::{
     backend::{DriverError, LinkEvent},
+    ffi::packet::set_receive_buffer,
     net::IfName,
 };
 use netlink_packet_core::NetlinkBuffer;
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
-use nix::sys::socket::{setsockopt, sockopt};
 use std::{collections::HashMap, future::poll_fn, io};
 use tokio::sync::mpsc;
 
@@ -46,10 +46,7 @@ pub fn watch_into(events: mpsc::Sender<LinkEvent>) -> Result<(), DriverError> {
 
 fn open() -> io::Result<TokioSocket> {
     let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
-    // The larger size needs CAP_NET_ADMIN; without it the kernel gives what net.core.rmem_max allows.
-    if setsockopt(socket.socket_ref(), sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        let _ = setsockopt(socket.socket_ref(), sockopt::RcvBuf, &RECEIVE_BUFFER);
-    }
+    let _ = set_receive_buffer(socket.socket_ref(), RECEIVE_BUFFER);
     socket.socket_mut().bind(&SocketAddr::new(0, GROUPS))?;
     Ok(socket)
 }

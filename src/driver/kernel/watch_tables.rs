@@ -2,10 +2,9 @@
 //! (`NFNLGRP_NFTABLES`).
 
 use super::{THREAD, netlink::HEADER};
-use crate::backend::LinkEvent;
+use crate::{backend::LinkEvent, ffi::packet::set_receive_buffer};
 use netlink_packet_core::{NetlinkBuffer, NlasIterator};
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_NETFILTER};
-use nix::sys::socket::{setsockopt, sockopt};
 use std::{future::poll_fn, io, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
@@ -31,9 +30,7 @@ const FAMILY_HEADER: usize = 4;
 /// when chains or rules of other tables have changed, until the receiver is gone.
 pub(super) fn watch(events: mpsc::Sender<LinkEvent>) -> io::Result<()> {
     let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
-    if setsockopt(socket.socket_ref(), sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        let _ = setsockopt(socket.socket_ref(), sockopt::RcvBuf, &RECEIVE_BUFFER);
-    }
+    let _ = set_receive_buffer(socket.socket_ref(), RECEIVE_BUFFER);
     socket.socket_mut().bind(&SocketAddr::new(0, 1 << (GROUP - 1)))?;
     tokio::spawn(run(socket, events));
     Ok(())

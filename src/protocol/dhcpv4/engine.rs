@@ -95,8 +95,8 @@ impl Engine {
             // Where subnets came or went, their addresses tell.
             self.table.adopt_stock(&self.catalog, subnet, stock);
         }
-        let full: Vec<usize> = self.catalog.dynamic_subnets().collect();
-        full.into_iter().for_each(|subnet| self.report_recovered(subnet));
+        let dynamic: Vec<usize> = self.catalog.dynamic_subnets().collect();
+        dynamic.into_iter().for_each(|subnet| self.report_recovered(subnet));
         self.finish(&mut out);
         out
     }

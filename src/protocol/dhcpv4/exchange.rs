@@ -407,11 +407,12 @@ impl Engine {
         configured: Ipv4Addr,
         lease_time: Option<u32>,
     ) -> Vec<u8> {
-        let options = self.catalog.subnet_of(configured).and_then(|subnet| self.catalog.options.get(subnet));
+        let subnet = self.catalog.subnet_of(configured);
+        let options = subnet.and_then(|subnet| self.catalog.options.get(subnet));
         let request = ask.request;
         let own = |host: &&Host| host.mac == request.mac || host.client.as_ref() == Some(&request.client());
         let host = self.catalog.host_at(configured).filter(own);
-        let domain = self.catalog.subnet_of(configured).and_then(|s| self.catalog.scope.subnets[s].domain.as_ref());
+        let domain = subnet.and_then(|subnet| self.catalog.scope.subnets[subnet].domain.as_ref());
         let label = host.and_then(|host| host.host_name.clone()).or_else(|| request.host_name.clone());
         let name = label.map(|label| match domain {
             Some(domain) => format!("{label}.{domain}"),

@@ -1,5 +1,5 @@
-//! A DHCPv4 server (RFC 2131, 2132, 3046, 3396, 3397, 3442, 4039, 4578, 4702, 6842) without sockets or clock: bytes and the time go in, replies and lease
-//! changes come out.
+//! A DHCPv4 server (RFC 2131, 2132, 3046, 3396, 3397, 3442, 4039, 4578, 4702, 6842) without sockets or clock: bytes and
+//! the time go in, replies and lease changes come out.
 //!
 //! - [`Scope`] is what one network serves on one host interface, [`Engine`] serves it.
 //! - A lease reaches the disk before its ACK leaves: the reply is locked inside a [`Commit`], and only

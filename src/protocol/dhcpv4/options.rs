@@ -60,7 +60,7 @@ impl OptionSet {
         }
         if let Some(domain) = &subnet.domain {
             let mut search = Vec::new();
-            put_name(&mut search, domain);
+            put_name(&mut search, domain.as_str());
             general.push((code::DOMAIN_NAME, domain.to_string().into_bytes()));
             general.push((code::DOMAIN_SEARCH, search));
         }

@@ -3,6 +3,7 @@ use super::{
     options::{Options, code},
     request::Fqdn,
 };
+use crate::net::dhcp::put_name;
 use dhcproto::v4::{MAGIC, MessageType};
 use std::{borrow::Cow, net::Ipv4Addr};
 
@@ -143,12 +144,7 @@ impl Reply<'_> {
         if wire == 0 {
             data.extend(name.as_bytes());
         } else {
-            for label in name.split('.').filter(|label| !label.is_empty()) {
-                // Labels come from checked names, of at most 63 bytes each.
-                data.push(label.len() as u8);
-                data.extend(label.as_bytes());
-            }
-            data.push(0);
+            put_name(&mut data, name);
         }
         data
     }

@@ -125,8 +125,8 @@ impl Zone {
         };
         let depth = self.reverse_depth(&reverse.block);
         let target = self.name_of(address);
+        let ours = target.is_some();
         let Some(target) = target.filter(|_| !reverse.below) else {
-            let ours = depth.is_some() || self.name_of(address).is_some();
             return match depth {
                 Some(depth) => Some(soa(depth, NXDOMAIN, writer)),
                 None => ours.then_some(NXDOMAIN),

@@ -124,10 +124,12 @@ impl Cache {
         Self { by_key, slots, free, hand: 0, bytes: 0, max_bytes, budget }
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.by_key.len()
     }
 
+    #[cfg(test)]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -154,8 +156,9 @@ impl Cache {
         }
     }
 
-    /// An answer past its end, for want of a better one, if it is not older than that.
-    pub fn stale(&self, key: &[u8], now: Duration, max_stale: Duration) -> Option<&Said> {
+    /// An answer past its end, for want of a better one, if it is not older than that; `None`: never.
+    pub fn stale(&self, key: &[u8], now: Duration, max_stale: Option<Duration>) -> Option<&Said> {
+        let max_stale = max_stale?;
         let entry = self.by_key.get(key).and_then(|&slot| self.slots.get(slot)?.as_ref())?;
         let usable = !entry.failure && now < entry.ends + max_stale;
         usable.then_some(&entry.said)
@@ -173,7 +176,7 @@ impl Cache {
 
     /// The upstreams failed. A stale answer, where there is one, will do for a while; else the failure is remembered.
     /// Whether there is one.
-    pub fn put_failure(&mut self, key: &[u8], now: Duration, max_stale: Duration) -> bool {
+    pub fn put_failure(&mut self, key: &[u8], now: Duration, max_stale: Option<Duration>) -> bool {
         if self.stale(key, now, max_stale).is_some() {
             let slot = self.by_key.get(key).copied();
             if let Some(entry) = slot.and_then(|slot| self.slots.get_mut(slot)?.as_mut()) {

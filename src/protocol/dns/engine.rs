@@ -107,8 +107,7 @@ pub struct Engine<T> {
 #[derive(Debug)]
 struct InFlight<T> {
     waiters: Vec<Waiter<T>>,
-    name: WireName,
-    record_type: u16,
+    ask: Ask,
     /// Asked of a forwarder that somebody named for it, who may tell private addresses.
     trusted: bool,
 }
@@ -140,11 +139,6 @@ impl<T> Engine<T> {
 
     pub fn stats(&self) -> DnsStats {
         self.stats
-    }
-
-    /// Answers kept, and what they take, bytes.
-    pub fn cached(&self) -> (usize, usize) {
-        (self.cache.len(), self.cache.bytes())
     }
 
     /// Forgets what upstream resolvers said: others are to be asked from now on.
@@ -256,9 +250,11 @@ impl<T> Engine<T> {
             && (joined || self.flights.len() < MAX_FLIGHTS);
         if !room {
             self.stats.busy += 1;
-            let max_stale = Duration::from_secs(policy.stale_seconds.into());
-            match self.cache.stale(&key.0, now, max_stale).filter(|_| policy.stale_seconds > 0) {
-                Some(said) => respond(out, query, aliases.as_deref(), said, &ask, None, limit),
+            match self.cache.stale(&key.0, now, policy.max_stale()) {
+                Some(said) => {
+                    self.stats.stale += 1;
+                    respond(out, query, aliases.as_deref(), said, &ask, None, limit);
+                }
                 None => Writer::new(out, query, limit).end(query, 0, Rcode::ServFail),
             }
             return Verdict::Answer;
@@ -280,8 +276,8 @@ impl<T> Engine<T> {
             return Verdict::Wait;
         }
         self.stats.forwarded += 1;
-        let (name, record_type, trusted) = (ask.name, ask.record_type, servers.is_some());
-        self.flights.insert(key.clone(), InFlight { waiters: vec![waiter], name, record_type, trusted });
+        let flight = InFlight { waiters: vec![waiter], ask: ask.clone(), trusted: servers.is_some() };
+        self.flights.insert(key.clone(), flight);
         Verdict::Ask(Box::new(Flight { key, ask, servers }))
     }
 
@@ -295,27 +291,26 @@ impl<T> Engine<T> {
         answer: Result<&[u8], Failure>,
         mut emit: impl FnMut(T, &[u8]),
     ) {
-        let Some(flight) = self.flights.remove(key) else { return };
-        let ask = ask_of(&flight);
+        let Some(InFlight { waiters, ask, trusted }) = self.flights.remove(key) else { return };
         let said = answer.and_then(|message| Said::read(message, &ask).map_err(|_| Failure::NoAnswer));
         let said = match said {
-            Ok(said) if said.private && policy.refuse_private && !flight.trusted => {
+            Ok(said) if said.private && policy.refuse_private && !trusted => {
                 self.stats.rebinding += 1;
                 Ok(refusal(said.ttl))
             }
             other => other,
         };
-        let max_stale = Duration::from_secs(policy.stale_seconds.into());
+        let max_stale = policy.max_stale();
         match said {
             // It cannot say, or will not.
             Ok(said) if !matches!(said.code, 0 | 3) && said.ttl.is_none() => {
                 if !self.cache.put_failure(&key.0, now, max_stale) {
-                    self.release(flight, Some((&said, &ask)), Some(0), &mut emit);
+                    self.release(waiters, Some((&said, &ask)), Some(0), &mut emit);
                     return;
                 }
             }
             Ok(said) => {
-                self.release(flight, Some((&said, &ask)), Some(0), &mut emit);
+                self.release(waiters, Some((&said, &ask)), Some(0), &mut emit);
                 self.cache.put(&key.0, said, now);
                 return;
             }
@@ -323,36 +318,31 @@ impl<T> Engine<T> {
             Err(Failure::NotAsked) => {}
         }
         // A stale answer is better than none.
-        let stale = self.cache.stale(&key.0, now, max_stale).filter(|_| policy.stale_seconds > 0).cloned();
-        self.stats.stale += if stale.is_some() { flight.waiters.len() as u64 } else { 0 };
-        self.release(flight, stale.as_ref().map(|said| (said, &ask)), None, &mut emit);
+        let stale = self.cache.stale(&key.0, now, max_stale).cloned();
+        self.stats.stale += if stale.is_some() { waiters.len() as u64 } else { 0 };
+        self.release(waiters, stale.as_ref().map(|said| (said, &ask)), None, &mut emit);
     }
 
     /// The upstreams take their time: gives those who wait a stale answer, where there is one. To be called
     /// [`STALE_AFTER`] a flight began; it goes on.
     pub fn overdue(&mut self, now: Duration, policy: &Policy, key: &FlightKey, mut emit: impl FnMut(T, &[u8])) {
-        let max_stale = Duration::from_secs(policy.stale_seconds.into());
-        let Some(said) = self.cache.stale(&key.0, now, max_stale).filter(|_| policy.stale_seconds > 0).cloned() else {
-            return;
-        };
+        let Some(said) = self.cache.stale(&key.0, now, policy.max_stale()).cloned() else { return };
         let Some(flight) = self.flights.get_mut(key) else { return };
-        let ask = ask_of(flight);
-        let InFlight { name, record_type, trusted, .. } = *flight;
-        let waiters = std::mem::take(&mut flight.waiters);
+        let (waiters, ask) = (std::mem::take(&mut flight.waiters), flight.ask.clone());
         self.stats.stale += waiters.len() as u64;
-        self.release(InFlight { waiters, name, record_type, trusted }, Some((&said, &ask)), None, &mut emit);
+        self.release(waiters, Some((&said, &ask)), None, &mut emit);
     }
 
-    /// Answers all who wait for a flight; with SERVFAIL where nothing was said. `age`: `None` for a stale answer.
+    /// Answers those who waited for a flight; with SERVFAIL where nothing was said. `age`: `None` for a stale answer.
     fn release(
         &mut self,
-        flight: InFlight<T>,
+        waiters: Vec<Waiter<T>>,
         said: Option<(&Said, &Ask)>,
         age: Option<u32>,
         emit: &mut impl FnMut(T, &[u8]),
     ) {
         let mut out = std::mem::take(&mut self.scratch);
-        for waiter in flight.waiters {
+        for waiter in waiters {
             self.total_waiting -= 1;
             if let Some(n) = self.waiting.get_mut(&waiter.client.address) {
                 *n -= 1;
@@ -383,10 +373,6 @@ impl<T> Waiter<T> {
     }
 }
 
-fn ask_of<T>(flight: &InFlight<T>) -> Ask {
-    Ask { name: flight.name, record_type: flight.record_type, dnssec_ok: false, checking_disabled: false }
-}
-
 fn limit_of(query: &Query<'_>, udp: bool) -> usize {
     if udp { query.udp_limit() } else { MAX_TCP }
 }
@@ -415,12 +401,7 @@ fn respond(
     repeat(out, query.question, said, age);
     let wants_authentic = query.flags & flag::AD != 0 || query.dnssec_ok();
     let flags = if said.authentic && wants_authentic { flag::AD } else { 0 };
-    let opt = if query.edns.is_some() { 11 } else { 0 };
-    if out.len() + opt > limit {
-        out.truncate(HEADER + query.question.len());
-        return writer::finish(out, query, flags | flag::TC, said.code, [0; 3]);
-    }
-    writer::finish(out, query, flags, said.code, said.counts);
+    writer::finish(out, query, flags, said.code, said.counts, limit);
 }
 
 /// Room for a header, the question, and what was said.
@@ -473,12 +454,8 @@ fn respond_aliased(
         return Writer::new(out, query, limit).end(query, 0, Rcode::ServFail);
     };
     out.clear();
-    if bytes.len() + 11 > limit {
-        out.extend_from_slice(&bytes[..HEADER + query.question.len()]);
-        return writer::finish(out, query, flag::TC, said.code, [0; 3]);
-    }
     out.extend_from_slice(&bytes);
-    writer::finish(out, query, 0, said.code, counts);
+    writer::finish(out, query, 0, said.code, counts, limit);
 }
 
 #[cfg(test)]

@@ -53,9 +53,9 @@ impl Fair {
 
     /// Whether another guest asked lately.
     fn note(&mut self, now: Duration, client: IpAddr) -> bool {
-        let [first, second] = self.last;
+        let [first, _] = self.last;
         if first.is_none_or(|(address, _)| address != client) {
-            self.last = [Some((client, now)), first.or(second)];
+            self.last = [Some((client, now)), first];
         } else {
             self.last[0] = Some((client, now));
         }

@@ -14,6 +14,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 /// CNAMEs that are followed from one question.
@@ -56,7 +57,7 @@ impl Routes {
 }
 
 /// What a network may ask of whom.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     /// The host's and the network's forwarders.
     pub routes: Routes,
@@ -70,10 +71,10 @@ pub struct Policy {
     pub stale_seconds: u32,
 }
 
-impl PartialEq for Policy {
-    fn eq(&self, other: &Self) -> bool {
-        let plain = |p: &Self| (p.local_reverse, p.refuse_private, p.stale_seconds);
-        self.routes == other.routes && self.hidden == other.hidden && plain(self) == plain(other)
+impl Policy {
+    /// How long after its end an answer may be given; `None`: never.
+    pub(super) fn max_stale(&self) -> Option<Duration> {
+        (self.stale_seconds > 0).then(|| Duration::from_secs(self.stale_seconds.into()))
     }
 }
 

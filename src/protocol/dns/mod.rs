@@ -17,15 +17,9 @@ mod upstream;
 mod writer;
 mod zone;
 
-pub use answer::NEGATIVE_TTL;
-pub use cache::{Budget, MAX_BYTES, MAX_NETWORK_BYTES};
-pub use engine::{
-    Client, DnsStats, Engine, Failure, Flight, FlightKey, MAX_FLIGHTS, MAX_WAITING, MAX_WAITING_PER_CLIENT,
-    STALE_AFTER, Verdict,
-};
-pub use fair::{FAIR_RATE, MAX_CLIENTS};
+pub use cache::Budget;
+pub use engine::{Client, Engine, Failure, Flight, MAX_WAITING_PER_CLIENT, STALE_AFTER, Verdict};
 pub use local::{Policy, Routes, View, hidden_key, hides};
-pub use name::WireName;
-pub use query::{Edns, Fault, MAX_UDP_PAYLOAD, Query, Rcode};
+pub use query::Query;
 pub use upstream::{Ask, Reply, classify, is_readable, is_refusal};
-pub use zone::{MAX_ADDRESSES, MAX_NAMES, NameSource, RECORD_TTL, SharedZone, Zone, ZoneError};
+pub use zone::{NameSource, SharedZone, Zone, ZoneError};

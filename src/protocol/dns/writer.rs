@@ -124,29 +124,37 @@ impl<'b> Writer<'b> {
         self.remember(HEADER, query.name.len() - 1);
     }
 
-    /// Ends it: the OPT record where one was sent, the header, and where it is too long an empty answer that says so:
-    /// half a record set is of no use (RFC 2181 section 9). `flags`: those beside QR, RA, and what the question gives.
-    pub fn end(mut self, query: &Query<'_>, flags: u16, code: Rcode) {
-        let opt = if query.edns.is_some() { OPT_LEN } else { 0 };
-        let mut flags = flags;
-        if self.out.len() + opt > self.limit {
-            self.restart(query);
-            flags |= flag::TC;
-        }
+    /// Ends it, as [`finish`] does.
+    pub fn end(self, query: &Query<'_>, flags: u16, code: Rcode) {
         let [answers, authorities] = self.counts;
-        finish(self.out, query, flags, code as u16, [answers, authorities, 0]);
+        finish(self.out, query, flags, code as u16, [answers, authorities, 0], self.limit);
     }
 }
 
 /// Appends the OPT record where the question had one and fills in the header of an answer whose other parts stand.
-pub(super) fn finish(out: &mut Vec<u8>, query: &Query<'_>, flags: u16, code: u16, counts: [u16; 3]) {
-    let mut additionals = counts[2];
+/// Longer than `limit` bytes it becomes an empty answer that says so: half a record set is of no use (RFC 2181
+/// section 9). `flags`: those beside QR, RA, and what the question gives.
+pub(super) fn finish(
+    out: &mut Vec<u8>,
+    query: &Query<'_>,
+    mut flags: u16,
+    code: u16,
+    mut counts: [u16; 3],
+    limit: usize,
+) {
+    let opt_len = if query.edns.is_some() { OPT_LEN } else { 0 };
+    if out.len() + opt_len > limit {
+        out.truncate(HEADER + query.question.len());
+        flags |= flag::TC;
+        counts = [0; 3];
+    }
     if let Some(edns) = query.edns {
         opt(out, edns.dnssec_ok, code);
-        additionals += 1;
+        counts[2] += 1;
     }
     let flags = flag::QR | flag::RA | flags | query.flags & (flag::RD | flag::CD) | code & flag::RCODE;
-    header(out, query.id, flags, [1, counts[0], counts[1], additionals]);
+    let [answers, authorities, additionals] = counts;
+    header(out, query.id, flags, [1, answers, authorities, additionals]);
 }
 
 /// RFC 6891 section 6.1.2.

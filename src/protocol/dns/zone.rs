@@ -151,11 +151,16 @@ impl SharedZone {
     pub fn read(&self) -> RwLockReadGuard<'_, Zone> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    pub fn same(&self, other: &Self) -> bool {
+/// The same zone, not one with the same in it.
+impl PartialEq for SharedZone {
+    fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
+
+impl Eq for SharedZone {}
 
 #[derive(Debug)]
 struct Claim {

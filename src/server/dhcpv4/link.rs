@@ -6,13 +6,13 @@
 
 use super::{ServeError, frame, holders, ports::PortFinder, probe::Prober};
 use crate::{
-    ffi::packet::{ETHERTYPE_IPV4, WatchedSocket, link_address},
+    ffi::packet::{ETHERTYPE_IPV4, WatchedSocket, link_address, set_receive_buffer},
     net::{IfName, MacAddr},
     protocol::dhcpv4::{Datagram, SERVER_PORT},
 };
 use nix::{
     net::if_::if_nametoindex,
-    sys::socket::{LinkAddr, recvfrom, setsockopt, sockopt},
+    sys::socket::{LinkAddr, recvfrom},
 };
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use std::{
@@ -135,10 +135,8 @@ fn packet_socket(index: u32) -> io::Result<Socket> {
     let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
     socket.attach_filter(&dhcp_filter())?;
     socket.set_nonblocking(true)?;
-    // Room for a burst of many guests, beyond what the system allows programs without privileges.
-    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    }
+    // Room for a burst of many guests.
+    set_receive_buffer(&socket, RECEIVE_BUFFER)?;
     socket.bind(&link_address(index, ETHERTYPE_IPV4, [0; 6])?)?;
     Ok(socket)
 }

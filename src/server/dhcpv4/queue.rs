@@ -62,7 +62,9 @@ impl<T> FairQueue<T> {
             self.dropped += 1;
             return;
         }
-        port.tokens -= 1.0;
+        if rate > 0.0 {
+            port.tokens -= 1.0;
+        }
         if port.waiting.is_empty() {
             self.turns.push_back(origin);
         }
@@ -138,6 +140,15 @@ mod tests {
             }
         }
         assert!((1_000..=1_110).contains(&taken), "{taken} in 10 s at 100/s after a burst of 100");
+    }
+
+    #[test]
+    fn what_was_sent_without_a_limit_is_not_owed_to_a_later_one() {
+        let (mut queue, start) = (FairQueue::new(), Instant::now());
+        (0..20).for_each(|_| queue.push(port(1), (), 0, start));
+        let later = start + Duration::from_secs(1);
+        (0..11).for_each(|_| queue.push(port(1), (), 10, later));
+        assert_eq!((queue.waiting, queue.dropped()), (30, 1));
     }
 
     #[test]

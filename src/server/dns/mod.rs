@@ -18,7 +18,7 @@ pub use upstream::{UpstreamSource, Upstreams};
 
 use crate::{
     net::IfName,
-    protocol::dns::{Budget, DnsStats, Policy},
+    protocol::dns::{Budget, Policy},
 };
 use limit::Limit;
 use service::Service;
@@ -64,23 +64,13 @@ impl DnsShared {
 }
 
 /// What one network's guests may ask.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DnsScope {
     /// Other networks' zones that they may see.
     pub visible: Vec<SharedZone>,
     pub policy: Policy,
     /// Questions a second that a guest may ask in any case; 0: as many as it likes while no other is kept waiting.
     pub rate_limit: u32,
-}
-
-impl PartialEq for DnsScope {
-    fn eq(&self, other: &Self) -> bool {
-        let same = |(a, b): (&SharedZone, &SharedZone)| a.same(b);
-        self.policy == other.policy
-            && self.rate_limit == other.rate_limit
-            && self.visible.len() == other.visible.len()
-            && self.visible.iter().zip(&other.visible).all(same)
-    }
 }
 
 /// Where one network's guests find their DNS server.
@@ -189,10 +179,6 @@ impl DnsServer {
     /// The sockets' own addresses.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
-    }
-
-    pub fn stats(&self) -> DnsStats {
-        self.service.stats()
     }
 
     /// Stops answering; the port is free when it returns.

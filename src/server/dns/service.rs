@@ -1,13 +1,9 @@
 //! One network's engine, among the sockets of its listeners and the upstream resolvers.
 
-use super::{
-    DnsScope, DnsShared,
-    udp::Batches,
-    upstream::{ForwardError, Servers},
-};
+use super::{DnsScope, DnsShared, udp::Batches, upstream::ForwardError};
 use crate::{
     ffi::{datagrams::Batch, packet::WatchedSocket},
-    protocol::dns::{Client, DnsStats, Engine, Failure, Flight, STALE_AFTER, SharedZone, Verdict, View},
+    protocol::dns::{Client, Engine, Failure, Flight, STALE_AFTER, SharedZone, Verdict, View},
 };
 use std::{
     net::SocketAddr,
@@ -63,10 +59,6 @@ impl Service {
 
     pub fn batches(&self) -> Arc<Batches> {
         Arc::clone(&self.shared.batches)
-    }
-
-    pub fn stats(&self) -> DnsStats {
-        self.engine().stats()
     }
 
     /// Where the upstream resolvers became others, what the former said may not be what these say.
@@ -137,8 +129,7 @@ impl Service {
     /// Asks the upstreams, and tells all who wait.
     async fn fly(self: Arc<Self>, flight: Flight) {
         let Flight { key, ask, servers } = flight;
-        let servers = servers.map_or(Servers::Usual, Servers::These);
-        let asked = self.shared.upstreams.ask(&ask, servers);
+        let asked = self.shared.upstreams.ask(&ask, servers.as_deref());
         tokio::pin!(asked);
         let stale_after = tokio::time::sleep(STALE_AFTER);
         let answer = tokio::select! {

@@ -1,5 +1,8 @@
 use super::ServeError;
-use crate::{ffi::packet::WatchedSocket, net::IfName};
+use crate::{
+    ffi::packet::{WatchedSocket, set_receive_buffer},
+    net::IfName,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
@@ -42,11 +45,7 @@ fn open(interface: &IfName, address: IpAddr, port: u16, kind: Type) -> io::Resul
         // Only past connections' remains: another listener still conflicts.
         socket.set_reuse_address(true)?;
     } else {
-        // Past net.core.rmem_max where we may (CAP_NET_ADMIN), else up to it.
-        let forced = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &RECEIVE_BUFFER);
-        if forced.is_err() {
-            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-        }
+        set_receive_buffer(&socket, RECEIVE_BUFFER)?;
     }
     socket.bind(&at.into())?;
     if kind == Type::STREAM {

@@ -75,13 +75,6 @@ struct State {
     ourselves: Vec<SocketAddr>,
 }
 
-/// Who is asked.
-#[derive(Debug, Clone)]
-pub(super) enum Servers {
-    Usual,
-    These(Arc<[SocketAddr]>),
-}
-
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ForwardError {
     #[error("too many questions are under way")]
@@ -95,10 +88,7 @@ pub(super) enum ForwardError {
 impl Upstreams {
     pub fn new(source: UpstreamSource) -> Arc<Self> {
         let mut state = State::default();
-        match source {
-            UpstreamSource::Fixed(servers) => state.set(servers),
-            UpstreamSource::ResolvConf { path, resolved } => state.conf = Some(ResolvConf::new(path, resolved)),
-        }
+        state.take(source);
         Arc::new(Self {
             state: Mutex::new(state),
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
@@ -118,15 +108,7 @@ impl Upstreams {
             return;
         }
         self.changes.fetch_add(1, Ordering::Relaxed);
-        state.conf = None;
-        state.looked = None;
-        match source {
-            UpstreamSource::Fixed(servers) => state.set(servers),
-            UpstreamSource::ResolvConf { path, resolved } => {
-                state.set(Vec::new());
-                state.conf = Some(ResolvConf::new(path, resolved));
-            }
-        }
+        state.take(source);
     }
 
     /// The resolvers in use now, in the order in which they would be asked.
@@ -148,12 +130,12 @@ impl Upstreams {
     }
 
     /// Asks the upstreams in order: the next one as soon as one fails, or says that it cannot or will not answer, or
-    /// has been silent for a second; the first good answer counts.
-    pub(super) async fn ask(&self, ask: &Ask, servers: Servers) -> Result<Vec<u8>, ForwardError> {
+    /// has been silent for a second; the first good answer counts. `servers`: those to ask; `None`: the usual ones.
+    pub(super) async fn ask(&self, ask: &Ask, servers: Option<&[SocketAddr]>) -> Result<Vec<u8>, ForwardError> {
         let _permit = self.in_flight.try_acquire().map_err(|_| ForwardError::Busy)?;
         let servers = match servers {
-            Servers::Usual => self.servers(),
-            Servers::These(servers) => self.lock().usable(&servers, Instant::now()),
+            None => self.servers(),
+            Some(servers) => self.lock().usable(servers, Instant::now()),
         };
         if servers.is_empty() {
             return Err(ForwardError::NoUpstream);
@@ -218,8 +200,13 @@ impl Upstreams {
 }
 
 impl State {
-    fn set(&mut self, addresses: Vec<SocketAddr>) {
-        self.servers = addresses;
+    /// The resolvers of another source, from now on; those of a file once it was looked at.
+    fn take(&mut self, source: UpstreamSource) {
+        self.looked = None;
+        (self.conf, self.servers) = match source {
+            UpstreamSource::Fixed(servers) => (None, servers),
+            UpstreamSource::ResolvConf { path, resolved } => (Some(ResolvConf::new(path, resolved)), Vec::new()),
+        };
     }
 
     /// Whether the usual resolvers are others now.
@@ -234,7 +221,7 @@ impl State {
             return false;
         }
         tracing::info!(upstreams = ?servers, "taking the host's resolvers");
-        self.set(servers);
+        self.servers = servers;
         true
     }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     net::{DnsForwarder, DnsRecord, DomainName},
-    protocol::dns::{MAX_NETWORK_BYTES, NameSource, Reply, Routes, SharedZone, Zone, classify, hidden_key},
+    protocol::dns::{NameSource, Reply, Routes, SharedZone, Zone, classify, hidden_key},
 };
 use hickory_proto::{
     op::{Edns as TheirEdns, MessageType, OpCode, Query as TheirQuery, ResponseCode},
@@ -410,6 +410,21 @@ fn what_guests_can_make_wait_has_limits() {
     assert_eq!(world.ask("w.example.", T::A), "ServFail", "one guest has its share only");
     assert!(matches!(world.send([192, 168, 123, 5], &message("w.example.", T::A)).1, Verdict::Ask(_)));
     assert_eq!(world.engine.stats().busy, 202);
+}
+
+#[test]
+fn a_stale_answer_is_given_and_counted_where_nobody_can_be_asked() {
+    let mut world = World::new();
+    world.policy.stale_seconds = 3600;
+    assert_eq!(world.ask("old.example.", T::A), "asked");
+    let owner = Name::from_ascii("old.example.").expect("name");
+    world.land(Ok((ResponseCode::NoError, vec![a(&owner, 60, 1)], vec![])));
+    world.after(61);
+    for n in 0..MAX_WAITING_PER_CLIENT {
+        assert_eq!(world.ask(&format!("w{n}.example."), T::A), "asked");
+    }
+    assert_eq!(world.ask("old.example.", T::A), "203.0.113.1 30");
+    assert_eq!((world.engine.stats().busy, world.engine.stats().stale), (1, 1));
 }
 
 #[test]
