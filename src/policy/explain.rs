@@ -37,7 +37,7 @@ pub struct Line {
 }
 
 pub fn explain(policy: &Policy<'_>, id: PortId) -> Result<Explanation, IntentError> {
-    let missing = || IntentError::NotFound { kind: "port", name: id.to_string(), hint: String::new() };
+    let missing = || IntentError::not_found("port", id);
     let port = policy.intent.port(id).ok_or_else(missing)?;
     let protection = policy.protection(port).ok_or_else(missing)?;
     let network = policy.network(port).ok_or_else(missing)?;

@@ -6,7 +6,7 @@ use super::{
     index::Policy,
     packet::{TCP, icmp6},
 };
-use crate::intent::{NetworkId, Port, PortId};
+use crate::intent::{IntentError, NetworkId, Port, PortId};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -49,8 +49,12 @@ pub struct Trace {
 
 /// Why nothing could be followed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct TraceError(pub String);
+pub enum TraceError {
+    #[error(transparent)]
+    Intent(#[from] IntentError),
+    #[error("{0}")]
+    Invalid(String),
+}
 
 /// One end of a way.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +83,7 @@ fn end<'a>(policy: &Policy<'a>, text: &str, near: Option<NetworkId>) -> Result<E
         return Ok(End::Host);
     }
     let Ok(address) = text.parse::<IpAddr>() else {
-        return policy.intent.find_port(text).map(End::Port).map_err(|error| TraceError(error.to_string()));
+        return Ok(End::Port(policy.intent.find_port(text)?));
     };
     if policy.is_host(address) {
         return Ok(End::Address(address));
@@ -98,7 +102,9 @@ fn end<'a>(policy: &Policy<'a>, text: &str, near: Option<NetworkId>) -> Result<E
     match (holders.next(), holders.next()) {
         (None, _) => Ok(End::Address(address)),
         (Some(port), None) => Ok(End::Port(port)),
-        (Some(_), Some(_)) => Err(TraceError(format!("ports on several networks have {address}; name the port"))),
+        (Some(_), Some(_)) => {
+            Err(TraceError::Invalid(format!("ports on several networks have {address}; name the port")))
+        }
     }
 }
 
@@ -137,7 +143,9 @@ fn addresses(policy: &Policy<'_>, from: End<'_>, to: End<'_>) -> Result<(IpAddr,
     };
     let one_family = |(a, b): &(IpAddr, IpAddr)| a.is_ipv4() == b.is_ipv4();
     pairs().filter(one_family).find(one_subnet).or_else(|| pairs().find(one_family)).ok_or_else(|| {
-        TraceError("the two ends have no addresses of one family; name an address for an end that has several".into())
+        TraceError::Invalid(
+            "the two ends have no addresses of one family; name an address for an end that has several".into(),
+        )
     })
 }
 
@@ -152,17 +160,19 @@ fn upper(request: &Request, ipv6: bool) -> Result<Upper, TraceError> {
         Some("sctp") => 132,
         Some("udplite" | "udp-lite") => 136,
         Some(number) => number.parse().map_err(|_| {
-            TraceError(format!("'{number}' is no protocol; use tcp, udp, sctp, icmp or a number from 0 to 255"))
+            TraceError::Invalid(format!(
+                "'{number}' is no protocol; use tcp, udp, sctp, icmp or a number from 0 to 255"
+            ))
         })?,
     };
     match protocol {
         TCP | 17 | 33 | 132 | 136 => {
-            let destination = request.port.ok_or_else(|| TraceError("name the destination port".into()))?;
+            let destination = request.port.ok_or_else(|| TraceError::Invalid("name the destination port".into()))?;
             // The first of the ephemeral ones (RFC 6335).
             let source = request.source_port.unwrap_or(49152);
             Ok(Upper::Ports { protocol, source, destination, opens: true })
         }
-        number if request.port.is_some() => Err(TraceError(format!("{} has no ports", protocol_name(number)))),
+        number if request.port.is_some() => Err(TraceError::Invalid(format!("{} has no ports", protocol_name(number)))),
         number if number == icmp => {
             let echo = if ipv6 { icmp6::ECHO_REQUEST } else { 8 };
             let kind = request.icmp_type.unwrap_or(echo);
@@ -219,9 +229,11 @@ fn follow(
                 Ok(policy.from_outside(ip, state))
             }
         }
-        (End::Host, End::Host) => Err(TraceError("what the host sends to itself passes no filter of vmfabric".into())),
+        (End::Host, End::Host) => {
+            Err(TraceError::Invalid("what the host sends to itself passes no filter of vmfabric".into()))
+        }
         (End::Host | End::Address(_), End::Host | End::Address(_)) => {
-            Err(TraceError("neither end is a port; name one, or an address that a port has".into()))
+            Err(TraceError::Invalid("neither end is a port; name one, or an address that a port has".into()))
         }
     }
 }
