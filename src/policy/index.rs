@@ -144,7 +144,8 @@ impl<'a> Policy<'a> {
             IpAddr::V4(_) => None,
         };
         let mut ids: Vec<PortId> = fixed.chain(pairs).chain(local.map(|port| port.id)).collect();
-        ids.dedup();
+        let mut seen = HashSet::new();
+        ids.retain(|id| seen.insert(*id));
         let mut holders: Vec<&Port> = ids.into_iter().filter_map(|id| self.intent.port(id)).collect();
         if let Some(Segment::Vlan { physical_network, vid }) = self.intent.network(network).map(|n| &n.segment) {
             holders.extend(self.trunks_with(*vid, Some(physical_network), address));

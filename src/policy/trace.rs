@@ -102,9 +102,7 @@ fn end<'a>(policy: &Policy<'a>, text: &str, near: Option<NetworkId>) -> Result<E
     match (holders.next(), holders.next()) {
         (None, _) => Ok(End::Address(address)),
         (Some(port), None) => Ok(End::Port(port)),
-        (Some(_), Some(_)) => {
-            Err(TraceError::Invalid(format!("ports on several networks have {address}; name the port")))
-        }
+        (Some(_), Some(_)) => Err(TraceError::Invalid(format!("several ports have {address}; name the port"))),
     }
 }
 
