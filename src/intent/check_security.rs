@@ -2,9 +2,9 @@
 
 use super::{
     AddressGroup, AddressGroupId, AddressPair, Ethertype, Intent, IntentError, Network, Port, PortSecurity, Protection,
-    Protocol, Qos, Remote, Rule, SecurityGroup, SecurityGroupId, check::describe, protocol,
+    Protocol, Qos, Remote, Rule, SecurityGroup, SecurityGroupId, check::describe,
 };
-use crate::net::IpNet;
+use crate::net::{IpNet, protocol};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of a description (Neutron: 255).

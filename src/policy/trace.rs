@@ -1,12 +1,13 @@
 //! A packet of somebody's choice, followed from end to end.
 
 use super::{
-    Domain, Drop, Grant, IpPacket, Packet, Payload, Peer, State, Step, Upper, Verdict,
-    explain::{describe, protocol_name},
-    index::Policy,
-    packet::{TCP, icmp6},
+    Domain, Drop, Grant, IpPacket, Packet, Payload, Peer, State, Step, Upper, Verdict, explain::describe,
+    index::Policy, packet::icmp6,
 };
-use crate::intent::{IntentError, NetworkId, Port, PortId};
+use crate::{
+    intent::{IntentError, NetworkId, Port, PortId},
+    net::protocol,
+};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -148,29 +149,25 @@ fn addresses(policy: &Policy<'_>, from: End<'_>, to: End<'_>) -> Result<(IpAddr,
 }
 
 fn upper(request: &Request, ipv6: bool) -> Result<Upper, TraceError> {
-    let icmp = if ipv6 { 58 } else { 1 };
-    let protocol = match request.protocol.as_deref().map(str::to_ascii_lowercase).as_deref() {
-        None if request.port.is_some() => TCP,
+    let icmp = if ipv6 { protocol::ICMPV6 } else { protocol::ICMP };
+    let number = match request.protocol.as_deref().map(str::to_ascii_lowercase).as_deref() {
+        None if request.port.is_some() => protocol::TCP,
         None | Some("icmp" | "icmpv6" | "ipv6-icmp") => icmp,
-        Some("tcp") => TCP,
-        Some("udp") => 17,
-        Some("dccp") => 33,
-        Some("sctp") => 132,
-        Some("udplite" | "udp-lite") => 136,
-        Some(number) => number.parse().map_err(|_| {
-            TraceError::Invalid(format!(
-                "'{number}' is no protocol; use tcp, udp, sctp, icmp or a number from 0 to 255"
-            ))
+        Some("udp-lite") => protocol::UDPLITE,
+        Some(text) => protocol::number(text).ok_or_else(|| {
+            TraceError::Invalid(format!("'{text}' is no protocol; use tcp, udp, sctp, icmp or a number from 0 to 255"))
         })?,
     };
-    match protocol {
-        TCP | 17 | 33 | 132 | 136 => {
+    match number {
+        protocol if protocol::has_ports(protocol) => {
             let destination = request.port.ok_or_else(|| TraceError::Invalid("name the destination port".into()))?;
             // The first of the ephemeral ones (RFC 6335).
             let source = request.source_port.unwrap_or(49152);
             Ok(Upper::Ports { protocol, source, destination, opens: true })
         }
-        number if request.port.is_some() => Err(TraceError::Invalid(format!("{} has no ports", protocol_name(number)))),
+        number if request.port.is_some() => {
+            Err(TraceError::Invalid(format!("{} has no ports", protocol::title(number))))
+        }
         number if number == icmp => {
             let echo = if ipv6 { icmp6::ECHO_REQUEST } else { 8 };
             let kind = request.icmp_type.unwrap_or(echo);
@@ -261,7 +258,7 @@ fn tell(policy: &Policy<'_>, ip: &IpPacket, verdict: &Verdict) -> Trace {
 }
 
 fn packet_text(ip: &IpPacket) -> String {
-    let protocol = protocol_name(ip.protocol());
+    let protocol = protocol::title(ip.protocol());
     match ip.upper {
         Upper::Ports { source, destination, .. } => {
             format!("{protocol} from {} port {source} to {} port {destination}", ip.source, ip.destination)

@@ -4,7 +4,7 @@ use crate::{
     backend::DriverError,
     datapath::{Change, Datapath, Family, Mismatch, Obstacle, Set, Table, Text, UserChain},
     ffi::nftables::Context,
-    net::IfName,
+    net::{IfName, protocol},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -310,7 +310,7 @@ fn is_element(element: &str) -> bool {
             let first = part.bytes().next();
             let plain = |b: u8| b.is_ascii_hexdigit() || matches!(b, b'.' | b':' | b'/' | b'x');
             first.is_some_and(|b| b.is_ascii_hexdigit() || b == b':') && part.bytes().all(plain)
-                || matches!(part, "tcp" | "udp" | "sctp" | "udplite" | "dccp")
+                || protocol::number(part).is_some_and(|n| protocol::has_ports(n) && protocol::name(n) == part)
         }
     };
     value_is_good && key.split(" . ").all(part_is_good)
