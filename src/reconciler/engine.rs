@@ -148,6 +148,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         engine.touch_all();
         engine.full_pass().await;
         engine.flush().await;
+        engine.refresh_problems();
         engine.refresh_index();
         engine.publish_anew().await;
         Ok(engine)
@@ -253,7 +254,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         self.retry = failed.then(|| (delay, Instant::now() + delay));
     }
 
-    /// Brings services, index and readers up to date with what was done since the last time.
+    /// Brings the services of what was touched since the last time up to date.
     pub(super) async fn flush(&mut self) {
         self.services_due = None;
         if !self.touched.is_empty() {
@@ -265,7 +266,6 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             self.service_problems = self.outlets.serve(services).await;
             self.service_retry = (!self.service_problems.is_empty()).then(|| Instant::now() + SERVICE_RETRY);
         }
-        self.refresh_problems();
     }
 
     pub(super) fn refresh_index(&mut self) {
