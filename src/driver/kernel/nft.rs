@@ -366,11 +366,12 @@ fn parse_set<'a>(kind: &str, mut body: impl Iterator<Item = &'a str>, foreign: &
         let elements = elements.trim_end().strip_suffix('}').unwrap_or(&elements);
         found.extend(split(elements).map(str::to_owned));
     }
-    if spec.iter().any(|line| line.starts_with("flags") && line.contains("dynamic")) {
-        found.clear();
+    let mut set = Set { spec: Text { source: String::new(), listed: spec.join("\n") }, elements: found };
+    if set.is_dynamic() {
+        set.elements.clear();
     }
-    *foreign |= !found.iter().all(|element| is_element(element));
-    Set { spec: Text { source: String::new(), listed: spec.join("\n") }, elements: found }
+    *foreign |= !set.elements.iter().all(|element| is_element(element));
+    set
 }
 
 /// Whether a `}` outside quotes ends the text.
