@@ -159,12 +159,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     fn take_up(&mut self, mut loaded: Loaded, host: HostConfig, lease_clock: LeaseClock) {
         let mut view = self.view_mut();
         view.lease_clock = lease_clock;
-        let now = lease_clock.now();
         view.intent = Intent::restore(loaded.take_intent());
         view.host = host;
-        // Those that ran out are the servers' to remember.
-        let leases = loaded.leases.into_iter().filter(|lease| lease.expires > now);
-        view.leases = leases.map(|lease| ((NetworkId(lease.network), lease.address), lease)).collect();
+        view.take_leases(loaded.leases);
     }
 
     /// Runs until it is told to stop, or every sender of commands is gone.
