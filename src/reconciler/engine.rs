@@ -1,5 +1,6 @@
 use super::{
-    Command, HookIndex, Notice, Outlets, Problem, View, former, forms::Forms, leases::Trouble, services::services_of,
+    Command, HookIndex, Notice, Outlets, Problem, View, leases::Trouble, listed_texts::ListedTexts, previous_sysctls,
+    services::services_of,
 };
 use crate::{
     backend::{Driver, LinkEvent, Loaded, Store, StoreError, Write},
@@ -61,7 +62,7 @@ pub struct Engine<D, S, O> {
     pub(super) store: Arc<S>,
     pub(super) outlets: O,
     pub(super) observed: Observed,
-    pub(super) forms: Forms,
+    pub(super) listed_texts: ListedTexts,
     /// What kernel parameters were before we set them.
     pub(super) previous: BTreeMap<Sysctl, String>,
     /// The running guests' NICs that libvirt or the hook told of: the tap of each port, and whose it is.
@@ -106,7 +107,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     ) -> Result<Self, StartError> {
         let loaded = store.load().await?;
         let observed = driver.observe().await?;
-        let (fresh, previous) = (is_fresh(&loaded), former::previous_of(&loaded));
+        let (fresh, previous) = (is_fresh(&loaded), previous_sysctls::previous_of(&loaded));
         let memo = loaded.memos.iter().find(|(key, _)| key == clock::MEMO).map(|(_, value)| value.as_str());
         let (lease_clock, memo) = LeaseClock::resume(memo);
         if let Some(value) = memo {
@@ -119,7 +120,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             store,
             outlets,
             observed,
-            forms: Forms::default(),
+            listed_texts: ListedTexts::default(),
             previous,
             taps: BTreeMap::new(),
             leaving: BTreeSet::new(),

@@ -271,7 +271,7 @@ fn with_default_route(host: &SimHost, forwarding: &str) -> crate::datapath::Sysc
 }
 
 async fn remembered(store: &MemoryStore) -> Vec<String> {
-    former::previous_of(&store.load().await.expect("loads")).into_values().collect()
+    previous_sysctls::previous_of(&store.load().await.expect("loads")).into_values().collect()
 }
 
 #[tokio::test]
@@ -300,13 +300,13 @@ async fn what_cannot_be_remembered_is_not_changed() {
 async fn what_was_remembered_before_a_boot_is_forgotten() {
     let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
     with_default_route(&host, "0");
-    former::forget_former_boot(&store, "monday").await.expect("commits");
+    previous_sysctls::forget_former_boot(&store, "monday").await.expect("commits");
     let daemon = Daemon::start(&host, &store).await;
     daemon.settled().await;
     daemon.kill().await;
-    former::forget_former_boot(&store, "monday").await.expect("commits");
+    previous_sysctls::forget_former_boot(&store, "monday").await.expect("commits");
     assert_eq!(remembered(&store).await, ["0"]);
-    former::forget_former_boot(&store, "tuesday").await.expect("commits");
+    previous_sysctls::forget_former_boot(&store, "tuesday").await.expect("commits");
     assert!(remembered(&store).await.is_empty());
 }
 
