@@ -94,30 +94,23 @@ impl Rule {
         (self.direction, self.ethertype, plain(self.ethertype, self.protocol), remote)
     }
 
-    /// The rule in one line; `name` tells groups' names.
-    pub(super) fn text(&self, name: &impl Fn(SecurityGroupId) -> String) -> String {
+    /// The rule of a group in one line, as [`RuleDraft::parse`] reads it: groups by their names, its own by the one that
+    /// it gets.
+    pub fn text(&self, intent: &Intent, group: &SecurityGroup) -> String {
         let mut draft = RuleDraft::of(self);
-        if let Remote::Group(id) = self.remote {
-            draft.remote = RemoteDraft::Group(name(id));
-        }
-        draft.to_string()
-    }
-
-    /// The rule in one line, as [`RuleDraft::parse`] reads it.
-    pub fn text_in(&self, intent: &Intent) -> String {
-        let mut draft = RuleDraft::of(self);
-        match self.remote {
-            Remote::Group(id) => {
-                draft.remote = RemoteDraft::Group(
-                    intent.security_group(id).map_or_else(|| id.to_string(), |group| group.name.to_string()),
-                );
+        match &mut draft.remote {
+            RemoteDraft::Group(name) if self.remote == Remote::Group(group.id) => group.name.as_str().clone_into(name),
+            RemoteDraft::Group(name) => {
+                if let Ok(known) = intent.find_security_group(name) {
+                    known.name.as_str().clone_into(name);
+                }
             }
-            Remote::AddressGroup(id) => {
-                draft.remote = RemoteDraft::AddressGroup(
-                    intent.address_group(id).map_or_else(|| id.to_string(), |group| group.name.to_string()),
-                );
+            RemoteDraft::AddressGroup(name) => {
+                if let Ok(known) = intent.find_address_group(name) {
+                    known.name.as_str().clone_into(name);
+                }
             }
-            _ => {}
+            RemoteDraft::Any | RemoteDraft::Prefix(_) | RemoteDraft::Host => {}
         }
         draft.to_string()
     }
