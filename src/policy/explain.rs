@@ -108,7 +108,7 @@ fn lines(policy: &Policy<'_>, port: &Port, direction: Direction) -> Vec<Line> {
     lines
 }
 
-/// A rule in words: `IPv4 TCP 443 from group web`.
+/// A rule in words: `IPv4 TCP 443 from members of group web`.
 pub(super) fn describe(policy: &Policy<'_>, rule: &Rule) -> String {
     let ethertype = match rule.ethertype {
         Ethertype::Ipv4 => "IPv4",
