@@ -48,10 +48,8 @@ pub fn trace(view: &View, request: &Dictionary) -> Result<Answer, Error> {
 }
 
 fn answer(value: &impl Serialize) -> Result<Answer, Error> {
-    let Ok(Value::Object(fields)) = serde_json::to_value(value) else {
-        return Err(Error::Failed("the answer cannot be written".into()));
-    };
-    Ok(fields.into_iter().filter_map(|(key, value)| Some((key, variant(value)?))).collect())
+    let written = serde_json::to_value(value).ok().and_then(dictionary);
+    written.ok_or_else(|| Error::Failed("the answer cannot be written".into()))
 }
 
 /// Texts, flags, lists of texts, lists of dictionaries. Nothing stands for `null`.

@@ -6,7 +6,7 @@
 //! `ingress tcp 22 from 192.0.2.0/24`, `egress any`, `ingress icmp echo-request from group web`. What fits both families
 //! and names none is a rule for each.
 
-use super::{Direction, Ethertype, Intent, IntentError, Protocol, Remote, Rule, SecurityGroup, SecurityGroupId};
+use super::{Direction, Ethertype, Intent, IntentError, Protocol, Remote, Rule, SecurityGroup};
 use crate::net::{
     IpNet,
     protocol::{self, digits},
