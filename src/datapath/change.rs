@@ -111,23 +111,7 @@ impl LinkChange {
 }
 
 impl Change {
-    /// Whether it is a change of nftables; neighbouring ones go in as one transaction.
-    pub fn is_nft(&self) -> bool {
-        matches!(
-            self,
-            Change::ReplaceTable { .. }
-                | Change::DeleteTable { .. }
-                | Change::AddSet { .. }
-                | Change::DeleteSet { .. }
-                | Change::PutChain { .. }
-                | Change::DeleteChain { .. }
-                | Change::AddElements { .. }
-                | Change::DeleteElements { .. }
-                | Change::ForgetElements { .. }
-        )
-    }
-
-    /// The table that it changes.
+    /// The table that it changes, of a change of nftables; neighbouring ones go in as one transaction.
     pub fn family(&self) -> Option<Family> {
         match self {
             Change::ReplaceTable { family, .. }

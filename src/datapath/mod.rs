@@ -12,7 +12,7 @@ mod table;
 pub use change::{Change, LinkChange, Mismatch};
 pub use connection::{Connection, Tuple, TupleUpper};
 pub use link::{Address, BridgeSettings, Link, LinkKind, OWNED, VlanEntry, owned_alias};
-pub use neighbour::{Admission, Iptables, Neighbour, Obstacle, ProtocolName, TAG, UserChain, ZONE};
+pub use neighbour::{Admission, Iptables, Neighbour, Obstacle, TAG, UserChain, ZONE};
 pub use table::{BOUND, Family, Set, Table, Text, element_link, link_element};
 
 use crate::net::{IfName, VlanId};

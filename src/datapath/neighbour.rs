@@ -3,7 +3,7 @@
 //! What one table accepts another may still drop. Docker, ufw and firewalld each have a place for entries of others; ours
 //! are told from theirs by a comment ([`TAG`]) or by a zone of our own ([`ZONE`]).
 
-use crate::net::IfName;
+use crate::net::{IfName, protocol};
 use std::{collections::BTreeSet, fmt};
 
 /// The comment of each of our entries in a chain of iptables.
@@ -110,32 +110,9 @@ impl fmt::Display for Admission {
             Admission::Forward { from: None, to } => write!(f, "accept to {to}"),
             Admission::Forward { from: Some(from), to } => write!(f, "accept {from} to {to}"),
             Admission::Service { from, protocol, port } => {
-                write!(f, "accept from {from} to {}/{port}", ProtocolName(*protocol))
+                write!(f, "accept from {from} to {}/{port}", protocol::name(*protocol))
             }
             Admission::Zone(link) => write!(f, "{link}"),
         }
-    }
-}
-
-/// A protocol with ports as iptables(8) calls it.
-#[derive(Debug, Clone, Copy)]
-pub struct ProtocolName(pub u8);
-
-impl fmt::Display for ProtocolName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            6 => f.pad("tcp"),
-            17 => f.pad("udp"),
-            33 => f.pad("dccp"),
-            132 => f.pad("sctp"),
-            136 => f.pad("udplite"),
-            other => write!(f, "{other}"),
-        }
-    }
-}
-
-impl ProtocolName {
-    pub fn number(name: &str) -> Option<u8> {
-        [6, 17, 33, 132, 136].into_iter().find(|number| ProtocolName(*number).to_string() == name)
     }
 }

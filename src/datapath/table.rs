@@ -92,7 +92,7 @@ impl Set {
 
     /// Whether packets fill it.
     pub fn is_dynamic(&self) -> bool {
-        self.spec.listed.contains("dynamic")
+        self.spec.listed.lines().any(|line| line.trim_start().starts_with("flags") && line.contains("dynamic"))
     }
 
     /// The elements that begin with a link.

@@ -56,9 +56,8 @@ impl AddressGroupObject {
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
         self.context.authorize(bus, &header, Action::ManageSecurityGroups).await?;
-        let patch = value::to_patch(&changes)?;
         let draft = self.context.handle.view().intent.address_group(self.id).map(AddressGroupDraft::of);
-        value::check_patch(draft, &patch)?;
+        let patch = value::patch_of(&changes, draft)?;
         self.context.handle.call(|reply| Command::Group(GroupCommand::UpdateAddresses(self.id, patch, reply))).await?;
         self.context.sync(bus, Dirty::address_group(self.id)).await
     }

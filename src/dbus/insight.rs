@@ -2,8 +2,7 @@
 
 use super::{Dictionary, Error, value};
 use crate::{
-    intent::IntentError,
-    policy::{self, Policy},
+    policy::{self, Policy, TraceError},
     reconciler::{Subject, View},
 };
 use serde::Serialize;
@@ -41,18 +40,16 @@ pub fn explain(view: &View, name: &str) -> Result<Answer, Error> {
 pub fn trace(view: &View, request: &Dictionary) -> Result<Answer, Error> {
     let request: policy::Request = value::parse(request)?;
     let policy = Policy::new(&view.intent, &view.host.host_services);
-    let traced = policy::trace(&policy, &request).map_err(|error| match view.intent.find_port(&request.from) {
-        Err(IntentError::NotFound { .. }) if error.0.starts_with("there is no port") => Error::NotFound(error.0),
-        _ => Error::InvalidArgument(error.0),
+    let traced = policy::trace(&policy, &request).map_err(|error| match error {
+        TraceError::Intent(error) => error.into(),
+        TraceError::Invalid(why) => Error::InvalidArgument(why),
     })?;
     answer(&traced)
 }
 
 fn answer(value: &impl Serialize) -> Result<Answer, Error> {
-    let Ok(Value::Object(fields)) = serde_json::to_value(value) else {
-        return Err(Error::Failed("the answer cannot be written".into()));
-    };
-    Ok(fields.into_iter().filter_map(|(key, value)| Some((key, variant(value)?))).collect())
+    let written = serde_json::to_value(value).ok().and_then(dictionary);
+    written.ok_or_else(|| Error::Failed("the answer cannot be written".into()))
 }
 
 /// Texts, flags, lists of texts, lists of dictionaries. Nothing stands for `null`.
@@ -77,4 +74,25 @@ fn variant(value: Value) -> Option<Variant<'static>> {
 fn dictionary(value: Value) -> Option<Answer> {
     let Value::Object(fields) = value else { return None };
     Some(fields.into_iter().filter_map(|(key, value)| Some((key, variant(value)?))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(from: &'static str, to: &'static str) -> Dictionary {
+        let owned = |text: &'static str| Variant::from(text).try_into().expect("no file descriptors");
+        Dictionary::from([("from".into(), owned(from)), ("to".into(), owned(to))])
+    }
+
+    #[test]
+    fn a_port_that_is_not_there_is_not_found_at_either_end() {
+        let view = View::default();
+        for (from, to) in [("nobody", "host"), ("host", "nobody")] {
+            let refused = trace(&view, &request(from, to));
+            assert!(matches!(refused, Err(Error::NotFound(_))), "{from} {to}: {refused:?}");
+        }
+        let refused = trace(&view, &request("host", "host"));
+        assert!(matches!(refused, Err(Error::InvalidArgument(_))), "{refused:?}");
+    }
 }

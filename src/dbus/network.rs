@@ -56,12 +56,11 @@ impl NetworkObject {
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
         self.context.authorize(bus, &header, Action::ManageNetworks).await?;
-        let patch = value::to_patch(&changes)?;
         let draft = {
             let view = self.context.handle.view();
             view.intent.network(self.id).map(|network| NetworkDraft::of_in(network, &view.intent))
         };
-        value::check_patch(draft, &patch)?;
+        let patch = value::patch_of(&changes, draft)?;
         self.context.handle.call(|reply| Command::UpdateNetwork(self.id, patch, reply)).await?;
         self.context.sync(bus, Dirty::network(self.id)).await
     }

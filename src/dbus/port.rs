@@ -55,9 +55,8 @@ impl PortObject {
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
         self.context.authorize(bus, &header, Action::ManagePorts).await?;
-        let patch = value::to_patch(&changes)?;
         let draft = self.context.handle.view().intent.port(self.id).map(PortDraft::of);
-        value::check_patch(draft, &patch)?;
+        let patch = value::patch_of(&changes, draft)?;
         self.context.handle.call(|reply| Command::UpdatePort(self.id, patch, reply)).await?;
         self.context.sync(bus, Dirty::port(self.id)).await
     }

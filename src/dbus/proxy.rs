@@ -98,9 +98,7 @@ impl<'a> ResourceProxy<'a> {
 
     /// Of a network: a name's DNS records, of a type and with that data where these are not empty; how many they were.
     pub async fn remove_records(&self, name: &str, kind: &str, data: &str) -> Result<u32, Error> {
-        let flags = zbus::proxy::MethodFlags::ALLOW_INTERACTIVE_AUTH;
-        let removed = self.0.call_with_flags("RemoveRecords", flags, &(name, kind, data)).await?;
-        Ok(removed.unwrap_or_default())
+        self.ask("RemoveRecords", &(name, kind, data)).await
     }
 
     async fn call<B: serde::Serialize + zbus::wire::DynamicType>(&self, method: &str, body: &B) -> Result<(), Error> {

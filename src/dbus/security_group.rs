@@ -58,9 +58,8 @@ impl SecurityGroupObject {
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
         self.context.authorize(bus, &header, Action::ManageSecurityGroups).await?;
-        let patch = value::to_patch(&changes)?;
         let draft = self.context.handle.view().intent.security_group(self.id).map(SecurityGroupDraft::of);
-        value::check_patch(draft, &patch)?;
+        let patch = value::patch_of(&changes, draft)?;
         self.context.handle.call(|reply| Command::Group(GroupCommand::Update(self.id, patch, reply))).await?;
         self.context.sync(bus, Dirty::group(self.id)).await
     }

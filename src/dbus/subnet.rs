@@ -55,9 +55,8 @@ impl SubnetObject {
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
         self.context.authorize(bus, &header, Action::ManageSubnets).await?;
-        let patch = value::to_patch(&changes)?;
         let draft = self.context.handle.view().intent.subnet(self.id).map(SubnetDraft::of);
-        value::check_patch(draft, &patch)?;
+        let patch = value::patch_of(&changes, draft)?;
         self.context.handle.call(|reply| Command::UpdateSubnet(self.id, patch, reply)).await?;
         self.context.sync(bus, Dirty::subnet(self.id)).await
     }

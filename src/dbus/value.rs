@@ -18,7 +18,7 @@ pub fn check_size(header: &Header<'_>, max: u32) -> Result<(), Error> {
 }
 
 /// The dictionary as a JSON object. An empty string stands for `null`, which D-Bus lacks: the field's default.
-pub fn to_patch(dictionary: &Dictionary) -> Result<Map<String, Value>, Error> {
+fn to_patch(dictionary: &Dictionary) -> Result<Map<String, Value>, Error> {
     let field = |(key, value): (&String, &OwnedVariant)| match to_json(value) {
         Some(Value::String(text)) if text.is_empty() => Ok((key.clone(), Value::Null)),
         Some(value) => Ok((key.clone(), value)),
@@ -48,9 +48,19 @@ pub fn from_json<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
     })
 }
 
-/// Refuses a patch whose keys or types do not fit the resource, with the key's name; the loop checks what they mean.
+/// What an update changes of a resource as it is (`draft`), its keys and types checked; the loop checks what they mean.
 /// Without a draft the resource is gone, which the loop says.
-pub fn check_patch<T: Serialize + DeserializeOwned>(draft: Option<T>, patch: &Map<String, Value>) -> Result<(), Error> {
+pub fn patch_of<T: Serialize + DeserializeOwned>(
+    changes: &Dictionary,
+    draft: Option<T>,
+) -> Result<Map<String, Value>, Error> {
+    let patch = to_patch(changes)?;
+    check_patch(draft, &patch)?;
+    Ok(patch)
+}
+
+/// Refuses a patch whose keys or types do not fit the resource, with the key's name.
+fn check_patch<T: Serialize + DeserializeOwned>(draft: Option<T>, patch: &Map<String, Value>) -> Result<(), Error> {
     let Some(Value::Object(mut fields)) = draft.and_then(|draft| serde_json::to_value(draft).ok()) else {
         return Ok(());
     };

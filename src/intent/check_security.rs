@@ -2,9 +2,9 @@
 
 use super::{
     AddressGroup, AddressGroupId, AddressPair, Ethertype, Intent, IntentError, Network, Port, PortSecurity, Protection,
-    Protocol, Qos, Remote, Rule, SecurityGroup, SecurityGroupId, check::describe, protocol,
+    Protocol, Qos, Remote, Rule, SecurityGroup, SecurityGroupId, check::describe,
 };
-use crate::net::IpNet;
+use crate::net::{IpNet, protocol};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of a description (Neutron: 255).
@@ -38,7 +38,7 @@ pub(super) fn check_group(intent: &Intent, group: &SecurityGroup) -> Result<(), 
     }
     let (mut said, mut ids) = (BTreeMap::new(), BTreeSet::new());
     for rule in &group.rules {
-        let text = || rule.text(&with_own_name(intent, group));
+        let text = || rule.text(intent, group);
         check_rule(intent, group, rule).map_err(|error| match error {
             IntentError::Invalid(why) => IntentError::Invalid(format!("rule '{}': {why}", text())),
             other => other,
@@ -53,14 +53,6 @@ pub(super) fn check_group(intent: &Intent, group: &SecurityGroup) -> Result<(), 
     match old {
         Some(old) if old.stateful != group.stateful => check_statefulness(intent, group),
         _ => Ok(()),
-    }
-}
-
-/// How a rule's text names groups: what is put now has the name that it gets.
-fn with_own_name<'a>(intent: &'a Intent, group: &'a SecurityGroup) -> impl Fn(SecurityGroupId) -> String + 'a {
-    move |id| match id == group.id {
-        true => group.name.to_string(),
-        false => intent.security_group(id).map_or_else(|| id.to_string(), |group| group.name.to_string()),
     }
 }
 

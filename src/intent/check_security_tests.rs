@@ -67,7 +67,7 @@ fn groups_are_checked() {
     assert_eq!(web.rules[0].remote, Remote::Group(web.id));
     let open = desk.group(json!({"name": "open"})).expect("a group");
     assert_eq!(
-        open.rules.iter().map(|r| r.text_in(&desk.intent)).collect::<Vec<_>>(),
+        open.rules.iter().map(|r| r.text(&desk.intent, &open)).collect::<Vec<_>>(),
         ["egress ipv4 any", "egress ipv6 any"]
     );
     told(desk.group(json!({"name": "web"})), "a security group named 'web' exists already");

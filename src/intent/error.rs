@@ -60,7 +60,7 @@ pub enum IntentError {
 }
 
 impl IntentError {
-    pub(super) fn not_found(kind: &'static str, name: impl ToString) -> Self {
+    pub(crate) fn not_found(kind: &'static str, name: impl ToString) -> Self {
         IntentError::NotFound { kind, name: name.to_string(), hint: String::new() }
     }
 }

@@ -1,5 +1,5 @@
-use super::{HostDns, IntentError, ResourceName, protocol};
-use crate::net::{IfName, VlanId};
+use super::{HostDns, IntentError, ResourceName};
+use crate::net::{IfName, VlanId, protocol};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,

@@ -15,7 +15,6 @@ mod host;
 mod name;
 mod network;
 mod port;
-mod protocol;
 mod resolve;
 mod rule;
 mod security;

@@ -6,10 +6,11 @@
 //! `ingress tcp 22 from 192.0.2.0/24`, `egress any`, `ingress icmp echo-request from group web`. What fits both families
 //! and names none is a rule for each.
 
-use super::{
-    Direction, Ethertype, Intent, IntentError, Protocol, Remote, Rule, SecurityGroup, SecurityGroupId, protocol,
+use super::{Direction, Ethertype, Intent, IntentError, Protocol, Remote, Rule, SecurityGroup};
+use crate::net::{
+    IpNet,
+    protocol::{self, digits},
 };
-use crate::net::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{fmt, net::IpAddr, str::FromStr};
 use uuid::Uuid;
@@ -93,30 +94,23 @@ impl Rule {
         (self.direction, self.ethertype, plain(self.ethertype, self.protocol), remote)
     }
 
-    /// The rule in one line; `name` tells groups' names.
-    pub(super) fn text(&self, name: &impl Fn(SecurityGroupId) -> String) -> String {
+    /// The rule of a group in one line, as [`RuleDraft::parse`] reads it: groups by their names, its own by the one that
+    /// it gets.
+    pub fn text(&self, intent: &Intent, group: &SecurityGroup) -> String {
         let mut draft = RuleDraft::of(self);
-        if let Remote::Group(id) = self.remote {
-            draft.remote = RemoteDraft::Group(name(id));
-        }
-        draft.to_string()
-    }
-
-    /// The rule in one line, as [`RuleDraft::parse`] reads it.
-    pub fn text_in(&self, intent: &Intent) -> String {
-        let mut draft = RuleDraft::of(self);
-        match self.remote {
-            Remote::Group(id) => {
-                draft.remote = RemoteDraft::Group(
-                    intent.security_group(id).map_or_else(|| id.to_string(), |group| group.name.to_string()),
-                );
+        match &mut draft.remote {
+            RemoteDraft::Group(name) if self.remote == Remote::Group(group.id) => group.name.as_str().clone_into(name),
+            RemoteDraft::Group(name) => {
+                if let Ok(known) = intent.find_security_group(name) {
+                    known.name.as_str().clone_into(name);
+                }
             }
-            Remote::AddressGroup(id) => {
-                draft.remote = RemoteDraft::AddressGroup(
-                    intent.address_group(id).map_or_else(|| id.to_string(), |group| group.name.to_string()),
-                );
+            RemoteDraft::AddressGroup(name) => {
+                if let Ok(known) = intent.find_address_group(name) {
+                    known.name.as_str().clone_into(name);
+                }
             }
-            _ => {}
+            RemoteDraft::Any | RemoteDraft::Prefix(_) | RemoteDraft::Host => {}
         }
         draft.to_string()
     }
@@ -231,9 +225,9 @@ impl fmt::Display for RuleDraft {
 
 /// A protocol by its name or number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct ProtocolName(u8);
+struct ProtocolField(u8);
 
-impl Serialize for ProtocolName {
+impl Serialize for ProtocolField {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&protocol::name(self.0))
     }
@@ -251,7 +245,7 @@ struct RuleFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ethertype: Option<Ethertype>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    protocol: Option<ProtocolName>,
+    protocol: Option<ProtocolField>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     port_range_min: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -295,29 +289,29 @@ impl FromStr for PrefixText {
 
 crate::net::serde_as_text!(PrefixText);
 
-impl<'de> Deserialize<'de> for ProtocolName {
+impl<'de> Deserialize<'de> for ProtocolField {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
         impl de::Visitor<'_> for Visitor {
-            type Value = ProtocolName;
+            type Value = ProtocolField;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a protocol's name or number")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<ProtocolName, E> {
-                protocol_of(text).map(ProtocolName).map_err(E::custom)
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ProtocolField, E> {
+                protocol_of(text).map(ProtocolField).map_err(E::custom)
             }
 
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<ProtocolName, E> {
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<ProtocolField, E> {
                 u8::try_from(number)
-                    .map(ProtocolName)
+                    .map(ProtocolField)
                     .map_err(|_| E::custom(format!("{number} is no protocol; 0 to 255")))
             }
 
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<ProtocolName, E> {
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<ProtocolField, E> {
                 u8::try_from(number)
-                    .map(ProtocolName)
+                    .map(ProtocolField)
                     .map_err(|_| E::custom(format!("{number} is no protocol; 0 to 255")))
             }
         }
@@ -335,11 +329,6 @@ fn protocol_of(text: &str) -> Result<u8, IntentError> {
     })
 }
 
-/// A number without a sign.
-fn digits<T: FromStr>(text: &str) -> Option<T> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
-}
-
 impl RuleFields {
     fn of(draft: &RuleDraft) -> Self {
         let icmp = match draft.ethertype {
@@ -355,14 +344,14 @@ impl RuleFields {
         match draft.protocol {
             Protocol::Any => {}
             Protocol::Ports { protocol, first, last } => {
-                fields.protocol = Some(ProtocolName(protocol));
+                fields.protocol = Some(ProtocolField(protocol));
                 (fields.port_range_min, fields.port_range_max) = (Some(first), Some(last));
             }
             Protocol::Icmp { kind, code } => {
-                fields.protocol = Some(ProtocolName(icmp));
+                fields.protocol = Some(ProtocolField(icmp));
                 (fields.icmp_type, fields.icmp_code) = (kind, code);
             }
-            Protocol::Number { protocol } => fields.protocol = Some(ProtocolName(protocol)),
+            Protocol::Number { protocol } => fields.protocol = Some(ProtocolField(protocol)),
         }
         match &draft.remote {
             RemoteDraft::Any => {}
@@ -400,7 +389,7 @@ impl RuleFields {
             && word != "any"
         {
             let number = protocol_of(word)?;
-            fields.protocol = Some(ProtocolName(number));
+            fields.protocol = Some(ProtocolField(number));
             if let Some(detail) = words.next_if(|word| !is_preposition(word)) {
                 fields.detail(number, detail)?;
             }
@@ -512,7 +501,7 @@ impl RuleFields {
     fn protocol(&self, ethertype: Ethertype) -> Result<Option<Protocol>, IntentError> {
         let bad = |why: &str| Err(IntentError::Invalid(why.to_owned()));
         let ports = (self.port_range_min, self.port_range_max);
-        let Some(ProtocolName(number)) = self.protocol else {
+        let Some(ProtocolField(number)) = self.protocol else {
             return match (ports, self.icmp_type, self.icmp_code) {
                 ((None, None), None, None) => Ok(Some(Protocol::Any)),
                 _ => bad("ports and ICMP types need a protocol"),

@@ -165,7 +165,7 @@ proptest! {
         let intent = populated();
         let web = group(1, "web");
         let rule = RuleDraft::of(&rule).complete(&intent, &web).expect("complete");
-        let line = rule.text_in(&intent);
+        let line = rule.text(&intent, &web);
         let parsed = RuleDraft::parse(&line).expect("its own text");
         prop_assert_eq!(parsed.len(), 1);
         let again = RuleDraft { description: rule.description.clone(), ..parsed[0].clone() };

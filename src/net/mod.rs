@@ -6,6 +6,7 @@ mod dns_name;
 mod dns_record;
 mod if_name;
 mod mac;
+pub mod protocol;
 mod range;
 mod vlan;
 

@@ -2,8 +2,9 @@
 
 use super::{Plan, l3::Gateway};
 use crate::{
-    datapath::{Family, ProtocolName, Set, Table, Text, link_element},
+    datapath::{Family, Set, Table, Text, link_element},
     intent::{Forward, HostConfig},
+    net::protocol,
 };
 use std::collections::BTreeSet;
 
@@ -57,7 +58,7 @@ pub(super) fn plan_forward_table(host: &HostConfig, gateways: &[Gateway], plan: 
     let blocks = |forward| -> BTreeSet<String> {
         gateways.iter().filter(|g| g.forward == forward).map(|g| g.cidr.to_string()).collect()
     };
-    let opened = host.host_services.iter().map(|s| format!("{} . {}", ProtocolName(s.protocol), s.port));
+    let opened = host.host_services.iter().map(|s| format!("{} . {}", protocol::name(s.protocol), s.port));
     let mut elements = [
         gateways.iter().map(|g| link_element(&g.link)).collect(),
         gateways.iter().map(|g| format!("{0} . {0}", link_element(&g.link))).collect(),

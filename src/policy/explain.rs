@@ -1,7 +1,10 @@
 //! What a port may send and receive, line by line.
 
 use super::index::{Policy, macs};
-use crate::intent::{Direction, Ethertype, IntentError, Port, PortId, Protocol, Remote, Rule};
+use crate::{
+    intent::{Direction, Ethertype, IntentError, Port, PortId, Protocol, Remote, Rule},
+    net::protocol,
+};
 use serde::Serialize;
 
 /// All that bounds a port's traffic.
@@ -37,7 +40,7 @@ pub struct Line {
 }
 
 pub fn explain(policy: &Policy<'_>, id: PortId) -> Result<Explanation, IntentError> {
-    let missing = || IntentError::NotFound { kind: "port", name: id.to_string(), hint: String::new() };
+    let missing = || IntentError::not_found("port", id);
     let port = policy.intent.port(id).ok_or_else(missing)?;
     let protection = policy.protection(port).ok_or_else(missing)?;
     let network = policy.network(port).ok_or_else(missing)?;
@@ -105,7 +108,7 @@ fn lines(policy: &Policy<'_>, port: &Port, direction: Direction) -> Vec<Line> {
     lines
 }
 
-/// A rule in words: `IPv4 TCP 443 from group web`.
+/// A rule in words: `IPv4 TCP 443 from members of group web`.
 pub(super) fn describe(policy: &Policy<'_>, rule: &Rule) -> String {
     let ethertype = match rule.ethertype {
         Ethertype::Ipv4 => "IPv4",
@@ -113,9 +116,9 @@ pub(super) fn describe(policy: &Policy<'_>, rule: &Rule) -> String {
     };
     let protocol = match rule.protocol {
         Protocol::Any => String::new(),
-        Protocol::Number { protocol } => format!(" {}", protocol_name(protocol)),
-        Protocol::Ports { protocol, first, last } if first == last => format!(" {} {first}", protocol_name(protocol)),
-        Protocol::Ports { protocol, first, last } => format!(" {} {first}-{last}", protocol_name(protocol)),
+        Protocol::Number { protocol } => format!(" {}", protocol::title(protocol)),
+        Protocol::Ports { protocol, first, last } if first == last => format!(" {} {first}", protocol::title(protocol)),
+        Protocol::Ports { protocol, first, last } => format!(" {} {first}-{last}", protocol::title(protocol)),
         Protocol::Icmp { kind: None, .. } => " ICMP".to_owned(),
         Protocol::Icmp { kind: Some(kind), code: None } => format!(" ICMP type {kind}"),
         Protocol::Icmp { kind: Some(kind), code: Some(code) } => format!(" ICMP type {kind} code {code}"),
@@ -135,23 +138,4 @@ pub(super) fn describe(policy: &Policy<'_>, rule: &Rule) -> String {
         }
     };
     format!("{ethertype}{protocol} {preposition} {remote}")
-}
-
-pub(super) fn protocol_name(protocol: u8) -> String {
-    match protocol {
-        1 => "ICMP".into(),
-        2 => "IGMP".into(),
-        6 => "TCP".into(),
-        17 => "UDP".into(),
-        33 => "DCCP".into(),
-        47 => "GRE".into(),
-        50 => "ESP".into(),
-        51 => "AH".into(),
-        58 => "ICMPv6".into(),
-        89 => "OSPF".into(),
-        112 => "VRRP".into(),
-        132 => "SCTP".into(),
-        136 => "UDP-Lite".into(),
-        other => format!("protocol {other}"),
-    }
 }

@@ -42,30 +42,27 @@ impl Policy<'_> {
         if is_configuration(ip, direction) {
             return Ok(Grant::Configuration);
         }
-        let mut refusal = "";
         // Groups of one port are all of one kind.
         if groups.first().is_none_or(|group| group.stateful) {
             match track(packet, ip, state) {
                 Tracking::Established => return Ok(Grant::Established),
-                Tracking::Invalid => refusal = "it belongs to no connection and can open none",
+                Tracking::Invalid => return Err("it belongs to no connection and can open none"),
                 Tracking::New | Tracking::Untracked => {}
             }
         }
-        if refusal.is_empty() {
-            let remote = if direction == Direction::Egress { ip.destination } else { ip.source };
-            let allows = |rule: &&Rule| {
-                rule.direction == direction
-                    && is_of(rule.ethertype, ip.source)
-                    && covers(rule.protocol, ip)
-                    && self.is_remote(rule.remote, remote, port.network)
-            };
-            for group in groups {
-                if let Some(rule) = group.rules.iter().find(allows) {
-                    return Ok(Grant::Rule { group: group.id, rule: rule.id });
-                }
+        let remote = if direction == Direction::Egress { ip.destination } else { ip.source };
+        let allows = |rule: &&Rule| {
+            rule.direction == direction
+                && is_of(rule.ethertype, ip.source)
+                && covers(rule.protocol, ip)
+                && self.is_remote(rule.remote, remote, port.network)
+        };
+        for group in groups {
+            if let Some(rule) = group.rules.iter().find(allows) {
+                return Ok(Grant::Rule { group: group.id, rule: rule.id });
             }
         }
-        Err(refusal)
+        Err("")
     }
 }
 

@@ -10,7 +10,8 @@ use std::{
     net::IpAddr,
 };
 
-/// An intent with the indexes that judging takes: a packet costs the rules of two ports, however many others there are.
+/// An intent with the indexes that judging takes: a packet costs the rules of two ports, and a
+/// look at the subnets, VLANs and trunk ports that there are.
 #[derive(Debug)]
 pub struct Policy<'a> {
     pub(super) intent: &'a Intent,
@@ -23,6 +24,8 @@ pub struct Policy<'a> {
     /// Address pairs by network: who else may have an address.
     pairs: HashMap<NetworkId, Vec<(IpNet, PortId)>>,
     host_addresses: HashSet<IpAddr>,
+    /// The network of a connection tracking zone; the first of those that share one.
+    pub(super) by_zone: HashMap<u16, &'a Network>,
     /// Ports that have tagged VLANs besides their network.
     trunks: Vec<&'a Port>,
 }
@@ -57,9 +60,13 @@ impl<'a> Policy<'a> {
             members: HashMap::new(),
             routed: HashMap::new(),
             pairs: HashMap::new(),
+            by_zone: HashMap::new(),
             trunks: intent.ports().filter(|port| port.trunk.is_some()).collect(),
             host_addresses: intent.subnets().filter_map(|subnet| subnet.host_address).collect(),
         };
+        for network in intent.networks() {
+            policy.by_zone.entry(network.zone).or_insert(network);
+        }
         for port in intent.ports() {
             let pairs = port.security.address_pairs.iter().flat_map(|pair| {
                 let local = pair.mac.map(|mac| IpNet::from(IpAddr::V6(mac.link_local())));
@@ -144,7 +151,8 @@ impl<'a> Policy<'a> {
             IpAddr::V4(_) => None,
         };
         let mut ids: Vec<PortId> = fixed.chain(pairs).chain(local.map(|port| port.id)).collect();
-        ids.dedup();
+        let mut seen = HashSet::new();
+        ids.retain(|id| seen.insert(*id));
         let mut holders: Vec<&Port> = ids.into_iter().filter_map(|id| self.intent.port(id)).collect();
         if let Some(Segment::Vlan { physical_network, vid }) = self.intent.network(network).map(|n| &n.segment) {
             holders.extend(self.trunks_with(*vid, Some(physical_network), address));

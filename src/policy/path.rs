@@ -18,8 +18,6 @@ pub enum Peer {
     Wire(NetworkId),
     /// This host itself.
     Host,
-    /// Some machine that the host routes to.
-    Outside,
 }
 
 /// Whether a packet belongs to a connection that was allowed.
@@ -49,7 +47,7 @@ impl Policy<'_> {
             let Some(domain) = domain.filter(|domain| self.is_in(to, domain)) else {
                 return Err(dropped(Reason::Vlan, Some(to.id), "the two are on different networks"));
             };
-            if !matches!(from, Peer::Host | Peer::Outside) {
+            if from != Peer::Host {
                 steps.push(Step::Bridged { domain });
             }
             self.enter(steps, sender, to, packet, state)

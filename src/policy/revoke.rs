@@ -36,7 +36,7 @@ impl Policy<'_> {
             return true;
         }
         if connection.zone != 0 {
-            let network = self.intent.networks().find(|network| network.zone == connection.zone);
+            let network = self.by_zone.get(&connection.zone);
             let vlan = connection.zone.checked_sub(Network::VLAN_ZONES).and_then(|vid| VlanId::new(vid).ok());
             let end = |address| match (network, vlan) {
                 (Some(network), _) => Some(self.end(network.id, address, false)),

@@ -415,3 +415,33 @@ fn ways_are_told_in_words() {
     let lines: Vec<_> = explained.receives.iter().map(|line| line.what.as_str()).collect();
     assert!(lines.contains(&"IPv4 TCP 80 from anywhere"), "{lines:?}");
 }
+
+#[test]
+fn who_has_an_address_in_several_ways_has_it_once() {
+    let mut intent = house();
+    let pairs = |blocks: &[&str]| {
+        let pair = |block: &&str| AddressPair { ip: block.parse().expect("a block"), mac: None };
+        PortSecurity { address_pairs: blocks.iter().map(pair).collect(), ..PortSecurity::default() }
+    };
+    let change = |n, security| Change::PutPort(Port { security, ..port(n, 1, None, None) });
+    let changes = vec![change(41, pairs(&["10.0.0.96/28", "10.0.0.99/32"])), change(42, pairs(&["10.0.0.99/32"]))];
+    let _ = intent.apply(changes, &Default::default()).expect("valid");
+    let mut own = intent.port(id(11)).expect("there").clone();
+    own.security.address_pairs = pairs(&["10.0.0.0/24"]).address_pairs;
+    let _ = intent.apply(vec![Change::PutPort(own)], &Default::default()).expect("valid");
+    let policy = Policy::new(&intent, &BTreeSet::new());
+    let holders = |address| -> Vec<_> {
+        policy.holders(NetworkId(Uuid::from_u128(1)), ip(address)).into_iter().map(|port| port.id).collect()
+    };
+    assert_eq!(holders("10.0.0.11"), [id(11)]);
+    let mut several = holders("10.0.0.99");
+    several.sort();
+    assert_eq!(several, [id(11), id(41), id(42)]);
+    // By its MAC address and by a pair, another holder between the two.
+    let local = "fe80::5054:ff:fe00:2b";
+    let changes = vec![change(43, pairs(&["fe80::/64"])), change(44, pairs(&["fe80::/64"]))];
+    let _ = intent.apply(changes, &Default::default()).expect("valid");
+    let policy = Policy::new(&intent, &BTreeSet::new());
+    let holders = policy.holders(NetworkId(Uuid::from_u128(1)), ip(local));
+    assert_eq!(holders.iter().map(|port| port.id).collect::<Vec<_>>(), [id(43), id(44)]);
+}

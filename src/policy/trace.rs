@@ -1,12 +1,13 @@
 //! A packet of somebody's choice, followed from end to end.
 
 use super::{
-    Domain, Drop, Grant, IpPacket, Packet, Payload, Peer, State, Step, Upper, Verdict,
-    explain::{describe, protocol_name},
-    index::Policy,
-    packet::{TCP, icmp6},
+    Domain, Drop, Grant, IpPacket, Packet, Payload, Peer, State, Step, Upper, Verdict, explain::describe,
+    index::Policy, packet::icmp6,
 };
-use crate::intent::{NetworkId, Port, PortId};
+use crate::{
+    intent::{IntentError, NetworkId, Port, PortId},
+    net::protocol,
+};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -49,8 +50,12 @@ pub struct Trace {
 
 /// Why nothing could be followed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct TraceError(pub String);
+pub enum TraceError {
+    #[error(transparent)]
+    Intent(#[from] IntentError),
+    #[error("{0}")]
+    Invalid(String),
+}
 
 /// One end of a way.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +84,7 @@ fn end<'a>(policy: &Policy<'a>, text: &str, near: Option<NetworkId>) -> Result<E
         return Ok(End::Host);
     }
     let Ok(address) = text.parse::<IpAddr>() else {
-        return policy.intent.find_port(text).map(End::Port).map_err(|error| TraceError(error.to_string()));
+        return Ok(End::Port(policy.intent.find_port(text)?));
     };
     if policy.is_host(address) {
         return Ok(End::Address(address));
@@ -98,7 +103,7 @@ fn end<'a>(policy: &Policy<'a>, text: &str, near: Option<NetworkId>) -> Result<E
     match (holders.next(), holders.next()) {
         (None, _) => Ok(End::Address(address)),
         (Some(port), None) => Ok(End::Port(port)),
-        (Some(_), Some(_)) => Err(TraceError(format!("ports on several networks have {address}; name the port"))),
+        (Some(_), Some(_)) => Err(TraceError::Invalid(format!("several ports have {address}; name the port"))),
     }
 }
 
@@ -137,32 +142,32 @@ fn addresses(policy: &Policy<'_>, from: End<'_>, to: End<'_>) -> Result<(IpAddr,
     };
     let one_family = |(a, b): &(IpAddr, IpAddr)| a.is_ipv4() == b.is_ipv4();
     pairs().filter(one_family).find(one_subnet).or_else(|| pairs().find(one_family)).ok_or_else(|| {
-        TraceError("the two ends have no addresses of one family; name an address for an end that has several".into())
+        TraceError::Invalid(
+            "the two ends have no addresses of one family; name an address for an end that has several".into(),
+        )
     })
 }
 
 fn upper(request: &Request, ipv6: bool) -> Result<Upper, TraceError> {
-    let icmp = if ipv6 { 58 } else { 1 };
-    let protocol = match request.protocol.as_deref().map(str::to_ascii_lowercase).as_deref() {
-        None if request.port.is_some() => TCP,
+    let icmp = if ipv6 { protocol::ICMPV6 } else { protocol::ICMP };
+    let number = match request.protocol.as_deref().map(str::to_ascii_lowercase).as_deref() {
+        None if request.port.is_some() => protocol::TCP,
         None | Some("icmp" | "icmpv6" | "ipv6-icmp") => icmp,
-        Some("tcp") => TCP,
-        Some("udp") => 17,
-        Some("dccp") => 33,
-        Some("sctp") => 132,
-        Some("udplite" | "udp-lite") => 136,
-        Some(number) => number.parse().map_err(|_| {
-            TraceError(format!("'{number}' is no protocol; use tcp, udp, sctp, icmp or a number from 0 to 255"))
+        Some("udp-lite") => protocol::UDPLITE,
+        Some(text) => protocol::number(text).ok_or_else(|| {
+            TraceError::Invalid(format!("'{text}' is no protocol; use tcp, udp, sctp, icmp or a number from 0 to 255"))
         })?,
     };
-    match protocol {
-        TCP | 17 | 33 | 132 | 136 => {
-            let destination = request.port.ok_or_else(|| TraceError("name the destination port".into()))?;
+    match number {
+        protocol if protocol::has_ports(protocol) => {
+            let destination = request.port.ok_or_else(|| TraceError::Invalid("name the destination port".into()))?;
             // The first of the ephemeral ones (RFC 6335).
             let source = request.source_port.unwrap_or(49152);
             Ok(Upper::Ports { protocol, source, destination, opens: true })
         }
-        number if request.port.is_some() => Err(TraceError(format!("{} has no ports", protocol_name(number)))),
+        number if request.port.is_some() => {
+            Err(TraceError::Invalid(format!("{} has no ports", protocol::title(number))))
+        }
         number if number == icmp => {
             let echo = if ipv6 { icmp6::ECHO_REQUEST } else { 8 };
             let kind = request.icmp_type.unwrap_or(echo);
@@ -219,9 +224,11 @@ fn follow(
                 Ok(policy.from_outside(ip, state))
             }
         }
-        (End::Host, End::Host) => Err(TraceError("what the host sends to itself passes no filter of vmfabric".into())),
+        (End::Host, End::Host) => {
+            Err(TraceError::Invalid("what the host sends to itself passes no filter of vmfabric".into()))
+        }
         (End::Host | End::Address(_), End::Host | End::Address(_)) => {
-            Err(TraceError("neither end is a port; name one, or an address that a port has".into()))
+            Err(TraceError::Invalid("neither end is a port; name one, or an address that a port has".into()))
         }
     }
 }
@@ -251,7 +258,7 @@ fn tell(policy: &Policy<'_>, ip: &IpPacket, verdict: &Verdict) -> Trace {
 }
 
 fn packet_text(ip: &IpPacket) -> String {
-    let protocol = protocol_name(ip.protocol());
+    let protocol = protocol::title(ip.protocol());
     match ip.upper {
         Upper::Ports { source, destination, .. } => {
             format!("{protocol} from {} port {source} to {} port {destination}", ip.source, ip.destination)

@@ -68,7 +68,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         if removed == 0 {
             let what = [Some(which.name.to_string()), which.type_name, which.data];
             let what = what.into_iter().flatten().collect::<Vec<_>>().join(" ");
-            return Err(IntentError::NotFound { kind: "DNS record", name: what, hint: String::new() }.into());
+            return Err(IntentError::not_found("DNS record", what).into());
         }
         self.commit_and_mark(Change::PutNetwork(network)).await?;
         Ok(u32::try_from(removed).unwrap_or(u32::MAX))

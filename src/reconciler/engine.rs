@@ -1,5 +1,6 @@
 use super::{
-    Command, HookIndex, Notice, Outlets, Problem, View, former, forms::Forms, leases::Trouble, services::services_of,
+    Command, HookIndex, Notice, Outlets, Problem, View, leases::Trouble, listed_texts::ListedTexts, previous_sysctls,
+    services::services_of,
 };
 use crate::{
     backend::{Driver, LinkEvent, Loaded, Store, StoreError, Write},
@@ -61,7 +62,7 @@ pub struct Engine<D, S, O> {
     pub(super) store: Arc<S>,
     pub(super) outlets: O,
     pub(super) observed: Observed,
-    pub(super) forms: Forms,
+    pub(super) listed_texts: ListedTexts,
     /// What kernel parameters were before we set them.
     pub(super) previous: BTreeMap<Sysctl, String>,
     /// The running guests' NICs that libvirt or the hook told of: the tap of each port, and whose it is.
@@ -106,7 +107,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     ) -> Result<Self, StartError> {
         let loaded = store.load().await?;
         let observed = driver.observe().await?;
-        let (fresh, previous) = (is_fresh(&loaded), former::previous_of(&loaded));
+        let (fresh, previous) = (is_fresh(&loaded), previous_sysctls::previous_of(&loaded));
         let memo = loaded.memos.iter().find(|(key, _)| key == clock::MEMO).map(|(_, value)| value.as_str());
         let (lease_clock, memo) = LeaseClock::resume(memo);
         if let Some(value) = memo {
@@ -119,7 +120,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             store,
             outlets,
             observed,
-            forms: Forms::default(),
+            listed_texts: ListedTexts::default(),
             previous,
             taps: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -148,6 +149,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         engine.touch_all();
         engine.full_pass().await;
         engine.flush().await;
+        engine.refresh_problems();
         engine.refresh_index();
         engine.publish_anew().await;
         Ok(engine)
@@ -158,12 +160,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     fn take_up(&mut self, mut loaded: Loaded, host: HostConfig, lease_clock: LeaseClock) {
         let mut view = self.view_mut();
         view.lease_clock = lease_clock;
-        let now = lease_clock.now();
         view.intent = Intent::restore(loaded.take_intent());
         view.host = host;
-        // Those that ran out are the servers' to remember.
-        let leases = loaded.leases.into_iter().filter(|lease| lease.expires > now);
-        view.leases = leases.map(|lease| ((NetworkId(lease.network), lease.address), lease)).collect();
+        view.take_leases(loaded.leases);
     }
 
     /// Runs until it is told to stop, or every sender of commands is gone.
@@ -253,7 +252,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         self.retry = failed.then(|| (delay, Instant::now() + delay));
     }
 
-    /// Brings services, index and readers up to date with what was done since the last time.
+    /// Brings the services of what was touched since the last time up to date.
     pub(super) async fn flush(&mut self) {
         self.services_due = None;
         if !self.touched.is_empty() {
@@ -265,7 +264,6 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             self.service_problems = self.outlets.serve(services).await;
             self.service_retry = (!self.service_problems.is_empty()).then(|| Instant::now() + SERVICE_RETRY);
         }
-        self.refresh_problems();
     }
 
     pub(super) fn refresh_index(&mut self) {

@@ -155,7 +155,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             };
             plan_ports(input, ports)
         };
-        self.tell_forms(&mut plan).await;
+        self.fill_listed(&mut plan).await;
         let changes = diff(&self.observed.datapath, &plan.desired, Scope::Links(links));
         (plan.problems, changes)
     }

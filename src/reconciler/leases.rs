@@ -62,12 +62,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     async fn reload_leases(&mut self) {
         match self.store.load().await {
             Ok(loaded) => {
-                let mut view = self.view_mut();
-                let now = view.lease_clock.now();
-                // The store keeps those that ran out too, so that their clients get the same address again.
-                let leases = loaded.leases.into_iter().filter(|lease| lease.expires > now);
-                view.leases = leases.map(|lease| ((NetworkId(lease.network), lease.address), lease)).collect();
-                drop(view);
+                self.view_mut().take_leases(loaded.leases);
                 self.touch_all();
             }
             Err(error) => tracing::warn!(%error, "leases cannot be read"),

@@ -144,13 +144,11 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             let of_port = |port: &Uuid| ports.contains(&PortId(*port));
             view.leases.iter().filter(|(_, l)| l.port.as_ref().is_some_and(of_port)).map(|(key, _)| *key).collect()
         };
-        if let Err(error) = self.commit(ports.into_iter().map(Change::DeletePort).collect()).await {
-            tracing::warn!(%error, "ports of guests that are gone cannot be deleted yet");
-            return;
-        }
+        let changes = ports.into_iter().map(Change::DeletePort).collect();
         let writes = leases.iter().map(|(n, address)| Write::DeleteLease { network: n.0, address: *address }).collect();
-        if let Err(error) = self.store.commit(writes).await {
-            tracing::warn!(%error, "leases of guests that are gone cannot be deleted yet");
+        if let Err(error) = self.commit_with(changes, writes).await {
+            tracing::warn!(%error, "ports of guests that are gone, and their leases, cannot be deleted yet");
+            return;
         }
         self.view_mut().leases.retain(|key, _| !leases.contains(key));
     }

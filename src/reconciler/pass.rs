@@ -1,6 +1,6 @@
 //! A full pass: observe, plan, diff, apply, and look again.
 
-use super::{Engine, Notice, Outlets, Problem, Subject, former::memo};
+use super::{Engine, Notice, Outlets, Problem, Subject, previous_sysctls::memo};
 use crate::{
     backend::{Driver, Store, Write},
     datapath::{Change, Family, Sysctl, element_link},
@@ -27,7 +27,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 previous: &self.previous,
             })
         };
-        self.tell_forms(&mut plan).await;
+        self.fill_listed(&mut plan).await;
         let changes = diff(&self.observed.datapath, &plan.desired, Scope::Full);
         (plan, changes)
     }

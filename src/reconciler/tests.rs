@@ -2,11 +2,12 @@
 
 use super::*;
 use crate::{
-    backend::{Store as _, StoreError},
+    backend::{LeaseRecord, Store as _, StoreError, Write},
     datapath::{Family, Link, LinkKind, Observed, Tuple, TupleUpper},
     driver::sim::{SimDriver, SimHost},
     intent::{HostConfig, PortDraft, PortId, RuleDraft, SecurityGroup},
     libvirt::{
+        LibvirtEvent,
         domain_xml::{Domain, parse_domain},
         publish::PublishedNetwork,
     },
@@ -47,6 +48,7 @@ struct Daemon {
     handle: Handle,
     hooks: mpsc::Sender<HookCall>,
     links: mpsc::Sender<crate::backend::LinkEvent>,
+    libvirt: mpsc::Sender<LibvirtEvent>,
     task: JoinHandle<()>,
     _keep: Vec<Box<dyn std::any::Any + Send>>,
 }
@@ -58,7 +60,7 @@ impl Daemon {
         let (commands, command_inbox) = mpsc::channel(64);
         let (hooks, hook_inbox) = mpsc::channel(64);
         let (links, link_inbox) = mpsc::channel(64);
-        let (libvirt_sender, libvirt) = mpsc::channel(64);
+        let (libvirt, libvirt_inbox) = mpsc::channel(64);
         let (lease_sender, leases) = mpsc::channel(64);
         let (config_sender, config) = mpsc::channel(4);
         let engine: Engine<SimDriver, MemoryStore, NoOutlets> = Engine::start(
@@ -71,11 +73,17 @@ impl Daemon {
         )
         .await
         .expect("starts");
-        let inputs = Inputs { commands: command_inbox, hooks: hook_inbox, links: link_inbox, libvirt, leases, config };
+        let inputs = Inputs {
+            commands: command_inbox,
+            hooks: hook_inbox,
+            links: link_inbox,
+            libvirt: libvirt_inbox,
+            leases,
+            config,
+        };
         let task = tokio::spawn(engine.run(inputs));
-        let keep: Vec<Box<dyn std::any::Any + Send>> =
-            vec![Box::new(libvirt_sender), Box::new(lease_sender), Box::new(config_sender)];
-        Self { handle: Handle::new(commands, view, notices), hooks, links, task, _keep: keep }
+        let keep: Vec<Box<dyn std::any::Any + Send>> = vec![Box::new(lease_sender), Box::new(config_sender)];
+        Self { handle: Handle::new(commands, view, notices), hooks, links, libvirt, task, _keep: keep }
     }
 
     async fn hook(&self, event: HookEvent) -> Result<(), String> {
@@ -259,6 +267,40 @@ async fn a_bound_tap_that_somebody_takes_off_its_bridge_is_put_back() {
     assert_eq!(host.observed().datapath.links[&name], bound);
 }
 
+#[tokio::test]
+async fn a_guest_that_is_gone_takes_its_ports_and_their_leases_along_in_one_commit() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&host, &store).await;
+    daemon.settled().await;
+    daemon.hook(HookEvent::Start(guest("web", "nat"))).await.expect("started");
+    let port = daemon.handle.view().intent.ports().next().cloned().expect("its port");
+    daemon.kill().await;
+    host.unplug(&if_name("vnet0"));
+    let lease = LeaseRecord {
+        network: port.network.0,
+        address: "192.0.2.9".parse().expect("an address"),
+        client: vec![1],
+        mac: port.mac,
+        host_name: None,
+        port: Some(port.id.0),
+        expires: u64::from(u32::MAX),
+    };
+    store.commit(vec![Write::PutLease(lease)]).await.expect("commits");
+    let daemon = Daemon::start(&host, &store).await;
+    daemon.settled().await;
+    assert_eq!(daemon.handle.view().leases.len(), 1);
+
+    let (before, mut notices) = (store.commits(), daemon.handle.subscribe());
+    let domain = port.device.expect("a guest made it").domain;
+    daemon.libvirt.send(LibvirtEvent::Gone { uuid: domain }).await.expect("told");
+    let removed = async { while notices.recv().await.expect("a notice") != Notice::PortRemoved(port.id) {} };
+    tokio::time::timeout(Duration::from_secs(20), removed).await.expect("the port is deleted");
+    daemon.handle.call(Command::Ping).await.expect("the loop runs");
+    let left = store.load().await.expect("loads");
+    assert_eq!((left.ports.len(), left.leases.len(), store.commits()), (0, 0, before + 1));
+    assert!(daemon.handle.view().leases.is_empty());
+}
+
 /// The host outside: what forwards to it is somebody else's.
 fn with_default_route(host: &SimHost, forwarding: &str) -> crate::datapath::Sysctl {
     let key = crate::datapath::Sysctl::Ipv4Forwarding(if_name("eth0"));
@@ -271,7 +313,7 @@ fn with_default_route(host: &SimHost, forwarding: &str) -> crate::datapath::Sysc
 }
 
 async fn remembered(store: &MemoryStore) -> Vec<String> {
-    former::previous_of(&store.load().await.expect("loads")).into_values().collect()
+    previous_sysctls::previous_of(&store.load().await.expect("loads")).into_values().collect()
 }
 
 #[tokio::test]
@@ -300,13 +342,13 @@ async fn what_cannot_be_remembered_is_not_changed() {
 async fn what_was_remembered_before_a_boot_is_forgotten() {
     let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
     with_default_route(&host, "0");
-    former::forget_former_boot(&store, "monday").await.expect("commits");
+    previous_sysctls::forget_former_boot(&store, "monday").await.expect("commits");
     let daemon = Daemon::start(&host, &store).await;
     daemon.settled().await;
     daemon.kill().await;
-    former::forget_former_boot(&store, "monday").await.expect("commits");
+    previous_sysctls::forget_former_boot(&store, "monday").await.expect("commits");
     assert_eq!(remembered(&store).await, ["0"]);
-    former::forget_former_boot(&store, "tuesday").await.expect("commits");
+    previous_sysctls::forget_former_boot(&store, "tuesday").await.expect("commits");
     assert!(remembered(&store).await.is_empty());
 }
 

@@ -81,6 +81,14 @@ pub enum Health {
 }
 
 impl View {
+    /// Takes up the leases that the store holds. It keeps those that ran out too, so that their clients get the same
+    /// address again: these are the servers' to remember.
+    pub(super) fn take_leases(&mut self, stored: Vec<LeaseRecord>) {
+        let now = self.lease_clock.now();
+        let running = stored.into_iter().filter(|lease| lease.expires > now);
+        self.leases = running.map(|lease| ((NetworkId(lease.network), lease.address), lease)).collect();
+    }
+
     /// The bridge that a network's ports are on.
     pub fn bridge_of<'a>(&'a self, network: &'a Network) -> Option<&'a IfName> {
         match network.segment.physical_network() {

@@ -41,7 +41,7 @@ impl Worker {
                     .chunks(VLANS_PER_MESSAGE)
                     .try_for_each(|vlans| self.change_vlans(RouteNetlinkMessage::SetLink, link, vlans))
             }
-            [first, ..] if first.is_nft() => self.nft.apply(group),
+            [first, ..] if first.family().is_some() => self.nft.apply(group),
             [change] => self.apply_one(change),
             _ => Ok(()),
         }

@@ -4,8 +4,8 @@
 use super::{Worker, nft};
 use crate::{
     backend::DriverError,
-    datapath::{Admission, Iptables, Mismatch, Neighbour, Obstacle, ProtocolName, TAG, UserChain},
-    net::IfName,
+    datapath::{Admission, Iptables, Mismatch, Neighbour, Obstacle, TAG, UserChain},
+    net::{IfName, protocol},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -129,7 +129,7 @@ fn rule(admission: &Admission) -> Option<String> {
         Admission::Forward { from: None, to } => format!("-o {to}"),
         Admission::Forward { from: Some(from), to } => format!("-i {from} -o {to}"),
         Admission::Service { from, protocol, port } => {
-            let protocol = ProtocolName(*protocol);
+            let protocol = protocol::name(*protocol);
             format!("-i {from} -p {protocol} -m {protocol} --dport {port}")
         }
         Admission::Zone(_) => return None,
@@ -146,7 +146,7 @@ fn parse(line: &str) -> Option<Admission> {
         ["-o", to, "-m", ..] => Admission::Forward { from: None, to: link(to)? },
         ["-i", from, "-o", to, ..] => Admission::Forward { from: Some(link(from)?), to: link(to)? },
         ["-i", from, "-p", protocol, "-m", _, "--dport", port, ..] => {
-            let protocol = ProtocolName::number(protocol)?;
+            let protocol = protocol::number(protocol).filter(|number| protocol::has_ports(*number))?;
             Admission::Service { from: link(from)?, protocol, port: port.parse().ok()? }
         }
         _ => return None,

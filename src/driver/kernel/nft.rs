@@ -4,7 +4,7 @@ use crate::{
     backend::DriverError,
     datapath::{Change, Datapath, Family, Mismatch, Obstacle, Set, Table, Text, UserChain},
     ffi::nftables::Context,
-    net::IfName,
+    net::{IfName, protocol},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -310,7 +310,7 @@ fn is_element(element: &str) -> bool {
             let first = part.bytes().next();
             let plain = |b: u8| b.is_ascii_hexdigit() || matches!(b, b'.' | b':' | b'/' | b'x');
             first.is_some_and(|b| b.is_ascii_hexdigit() || b == b':') && part.bytes().all(plain)
-                || matches!(part, "tcp" | "udp" | "sctp" | "udplite" | "dccp")
+                || protocol::number(part).is_some_and(|n| protocol::has_ports(n) && protocol::name(n) == part)
         }
     };
     value_is_good && key.split(" . ").all(part_is_good)
@@ -366,11 +366,12 @@ fn parse_set<'a>(kind: &str, mut body: impl Iterator<Item = &'a str>, foreign: &
         let elements = elements.trim_end().strip_suffix('}').unwrap_or(&elements);
         found.extend(split(elements).map(str::to_owned));
     }
-    if spec.iter().any(|line| line.starts_with("flags") && line.contains("dynamic")) {
-        found.clear();
+    let mut set = Set { spec: Text { source: String::new(), listed: spec.join("\n") }, elements: found };
+    if set.is_dynamic() {
+        set.elements.clear();
     }
-    *foreign |= !found.iter().all(|element| is_element(element));
-    Set { spec: Text { source: String::new(), listed: spec.join("\n") }, elements: found }
+    *foreign |= !set.elements.iter().all(|element| is_element(element));
+    set
 }
 
 /// Whether a `}` outside quotes ends the text.

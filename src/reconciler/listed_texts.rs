@@ -13,9 +13,9 @@ const SPARE: usize = 4096;
 
 /// What is listed for what is loaded.
 #[derive(Debug, Default)]
-pub(super) struct Forms(BTreeMap<Family, BTreeMap<String, String>>);
+pub(super) struct ListedTexts(BTreeMap<Family, BTreeMap<String, String>>);
 
-impl Forms {
+impl ListedTexts {
     /// Writes into the tables what nft lists for each part. False where that is not known of all.
     pub fn tell(&self, tables: &mut BTreeMap<Family, Table>) -> bool {
         let mut all = true;
@@ -50,15 +50,15 @@ impl Forms {
 
 impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     /// Writes into a plan's tables what nft lists for them, asking the driver where that is not known yet.
-    pub(super) async fn tell_forms(&mut self, plan: &mut Plan) {
+    pub(super) async fn fill_listed(&mut self, plan: &mut Plan) {
         let tables = &mut plan.desired.tables;
-        if self.forms.tell(tables) {
+        if self.listed_texts.tell(tables) {
             return;
         }
         match self.driver.listed(tables).await {
             Ok(told) => {
-                self.forms.learn(tables, told);
-                self.forms.tell(tables);
+                self.listed_texts.learn(tables, told);
+                self.listed_texts.tell(tables);
             }
             Err(error) => {
                 let message = format!("the kernel does not take the rules that filter guests: {error}");
