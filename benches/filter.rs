@@ -94,7 +94,7 @@ async fn run(ports: u32, report: &Report) {
         let before = cpu();
         let part = plan_ports(host.input(), &[last]);
         let changes = diff(&host.observed.datapath, &part.desired, Scope::Links(&links));
-        let changes: Vec<KernelChange> = changes.into_iter().filter(KernelChange::is_nft).collect();
+        let changes: Vec<KernelChange> = changes.into_iter().filter(|change| change.family().is_some()).collect();
         driver.apply(&changes).await.expect("added");
         added.push(cpu() - before);
         let undo: Vec<KernelChange> = changes.into_iter().filter_map(undone).collect();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::intent::{AddressGroup, AddressGroupId, Change, HostConfig, ResourceName};
+use crate::intent::{AddressGroup, AddressGroupId, Change, HostConfig, ResourceName, SecurityGroupId};
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -290,7 +290,7 @@ async fn a_guest_that_is_gone_takes_its_ports_and_their_leases_along_in_one_comm
     daemon.settled().await;
     assert_eq!(daemon.handle.view().leases.len(), 1);
 
-    let (before, mut notices) = (store.commits(), daemon.handle.subscribe());
+    let (before, mut notices) = (store.commits(), daemon.handle.watch());
     let domain = port.device.expect("a guest made it").domain;
     daemon.libvirt.send(LibvirtEvent::Gone { uuid: domain }).await.expect("told");
     let removed = async { while notices.recv().await.expect("a notice") != Notice::PortRemoved(port.id) {} };
