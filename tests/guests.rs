@@ -53,6 +53,12 @@ fn nics_are_hot_plugged_and_unplugged() {
 }
 
 #[test]
+#[ignore = "needs root: it runs libvirtd and guests on a User Mode Linux host"]
+fn a_stream_between_guests_ends_when_its_rule_goes() {
+    uml_host(600, "guests/groups.sh", &[]);
+}
+
+#[test]
 #[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
 fn a_guest_that_stops_leaves_nothing_and_comes_back_to_its_port() {
     private_host(400, "guests/lifecycle.sh", &[]);
