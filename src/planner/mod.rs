@@ -49,7 +49,7 @@ pub fn plan(input: Input<'_>) -> Plan {
     let gateways = l3::plan_gateways(input, &bridges, &mut plan);
     l3::plan_forwarding(input, &gateways, &mut plan);
     filter::plan_filters(input, &bridges, &mut plan);
-    forward::plan_forward_table(input.host, &gateways, &mut plan);
+    forward::plan_forward_table(input, &gateways, &mut plan);
     neighbours::plan_admissions(input, &bridges, &gateways, &mut plan);
     plan
 }
@@ -70,6 +70,7 @@ pub fn plan_ports(input: Input<'_>, ports: &[PortId]) -> Plan {
         placements.extend(bridges);
     }
     filter::plan_filters_of(input, &placements, ports, &mut plan);
+    forward::plan_isolation_of(input, &placements, ports, &mut plan);
     plan
 }
 

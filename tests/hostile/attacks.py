@@ -355,17 +355,31 @@ except BlockingIOError:
 table.row("passes:  an answer to what the host asked", answer == b"answer")
 
 print("--- Isolation, address pairs, addresses of others")
+
+
+def hairpin(data):
+    """Whether what eve has the gateway forward to ann on the same link arrives."""
+    clear()
+    assert pings_gateway(ann)
+    eve.send(eve.udp(ann.address, data, via=gw))
+    barrier(eve)
+    return ann.saw(lambda p: p.data == data)
+
+
+table.row("passes:  a guest to another through their gateway", until(lambda: hairpin(b"hairpin")))
 for name in ("eve", "ann"):
     vmfabric("port", "set", name, "isolated=yes")
 in_set = lambda name, link: f'"{link}"' in run("nft", "list", "set", "bridge", "vmfabric", name)
 assert until(lambda: in_set("isolated", "eve") and in_set("isolated", "ann"))
 eve.heard_by, ann.heard_by = V10 - {"ann"}, V10 - {"eve"}
 blocked("an isolated guest to another", eve, [eve.udp(ann.address, b"iso"), from_eve(arp(1, E, eve.address, ann.address) + b"iso", ARP, A)], "isolation")
+table.row("blocked: … nor through their gateway", not hairpin(b"iso-hairpin"))
 passes("… to the gateway", eve, eve.udp(GATEWAY, b"iso-gw", via=gw), gateway, host)
 passes("… to the wire", eve, eve.udp("10.0.10.250", b"iso-wire", via=nobody), wire, off)
 for name in ("eve", "ann"):
     vmfabric("port", "set", name, "isolated=")
 assert until(lambda: not in_set("isolated", "eve") and not in_set("isolated", "ann"))
+table.row("passes:  … and again when they are not", until(lambda: hairpin(b"un-hairpin")))
 eve.heard_by = ann.heard_by = V10
 virtual = "00:00:5e:00:01:07"
 vmfabric("port", "set", "eve", "--allowed-address", "10.0.10.128/25", "--allowed-address", "10.0.10.40",

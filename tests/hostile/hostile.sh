@@ -13,6 +13,7 @@ case $kind in
 esac
 stage "vmfabricd" start_host '[filter]' 'host_services = ["tcp/3128", "udp/123"]' "${LAN[@]}"
 echo "$VMFABRICD_PID" >"$RIG_LOGS/vmfabricd.pid"
+[ "$suite" != first ] || stage "libvirt" start_libvirt
 cd "$(dirname "$0")" || exit
 PYTHONDONTWRITEBYTECODE=1 python3 -u "$suite.py" "$@"
 status=$?

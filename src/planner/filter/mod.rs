@@ -12,7 +12,8 @@ use crate::{
     intent::{Direction, Network, NetworkId, Port, PortId, Protection, ResourceName, Segment, Subnet},
     net::{IfName, IpNet, MacAddr, VlanId},
 };
-use groups::{Groups, is_single, plain, tracks};
+use groups::{Groups, tracks};
+pub(super) use groups::{is_single, plain};
 use program::*;
 use std::{
     collections::{BTreeMap, BTreeSet},

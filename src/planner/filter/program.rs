@@ -201,6 +201,9 @@ oifname vmap @in";
 /// it, so that the connection is known though nothing of it arrived, and the guest's answer would pass as one.
 pub(super) const REFUSED: u32 = 0x8000_0000;
 
+/// What has a connection that can bear a mark.
+pub(super) const TRACKED_STATES: &str = "established,related,new";
+
 /// What a guest must be able to say to have addresses at all, whatever its groups.
 const CONFIG_OUT: &str = "\
 meta protocol { arp, 0x8035 } accept
@@ -258,8 +261,10 @@ pub(super) fn fixed(meta: bool, tracks: bool) -> Table {
     let chains = CHAINS.iter().filter(|(name, _)| meta || !name.starts_with("unbound_"));
     table.chains.extend(chains.map(|(name, rules)| ((*name).to_owned(), Text::from(*rules))));
     if tracks {
-        let refuse = format!("ct state new ct mark set ct mark | {REFUSED:#x}\ngoto drop_group_in");
-        table.chains.insert("refuse_in".to_owned(), refuse.into());
+        for way in ["in", "out"] {
+            let refuse = format!("ct state {TRACKED_STATES} ct mark set ct mark | {REFUSED:#x}\ngoto drop_group_{way}");
+            table.chains.insert(format!("refuse_{way}"), refuse.into());
+        }
         table.chains.insert(TRACKING.to_owned(), TRACKING_RULES.into());
     }
     let sent = SENT_REASONS.iter().map(|reason| (reason, "iifname"));
