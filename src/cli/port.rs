@@ -120,7 +120,7 @@ pub struct Traffic {
     /// What may be sent to the guest at once: bits, 500k or 8M [default: a tenth of a second's worth]
     #[arg(long, value_name = "BITS", value_parser = field::kilobits)]
     burst_in: Option<u32>,
-    /// What the guest may send at once
+    /// What the guest may send at once [default: eight tenths of a second's worth]
     #[arg(long, value_name = "BITS", value_parser = field::kilobits)]
     burst_out: Option<u32>,
     /// DSCP that is written into what the guest sends, 0 to 63
@@ -203,7 +203,8 @@ struct Port<'a> {
     /// Which of `port_security`, `security_groups` and `isolated` its network says.
     inherited: &'a [String],
     allowed_address_pairs: Vec<Pair<'a>>,
-    /// 1,000 bits per second, and 1,000 bits; `null`: no limit, and a tenth of a second's worth.
+    /// 1,000 bits per second, and 1,000 bits; `null`: no limit, and a tenth of a second's worth to the guest,
+    /// eight tenths from it.
     egress_kbps: Option<u32>,
     egress_burst_kb: Option<u32>,
     ingress_kbps: Option<u32>,

@@ -19,21 +19,27 @@ enum Request {
 
 /// Answers the one request of a connection; `patience` is how long the request may take to come, and the answer to be
 /// taken.
-pub(super) async fn answer<C, F>(mut connection: C, patience: Duration, metrics: impl FnOnce(Format) -> F)
+pub(super) async fn answer<C, F, B>(mut connection: C, patience: Duration, metrics: impl FnOnce(Format) -> F)
 where
     C: AsyncRead + AsyncWrite + Unpin,
-    F: Future<Output = Option<String>>,
+    F: Future<Output = Option<B>>,
+    B: AsRef<[u8]>,
 {
     let Ok(Some(head)) = timeout(patience, read_head(&mut connection)).await else { return };
-    let (status, kind, body, silent) = match parse(&head) {
-        Request::Metrics { format, head } => match metrics(format).await {
-            Some(body) => ("200 OK", format.content_type(), body, head),
-            None => {
-                ("503 Service Unavailable", PLAIN, "the metrics cannot be read now; see vmfabricd's log\n".into(), head)
+    let (mut answer, mut silent) = (None, false);
+    let (status, kind, text) = match parse(&head) {
+        Request::Metrics { format, head } => {
+            (answer, silent) = (metrics(format).await, head);
+            match answer {
+                Some(_) => ("200 OK", format.content_type(), String::new()),
+                None => {
+                    ("503 Service Unavailable", PLAIN, "the metrics cannot be read now; see vmfabricd's log\n".into())
+                }
             }
-        },
-        Request::Refused(status) => (status, PLAIN, format!("{status}: the metrics are at /metrics\n"), false),
+        }
+        Request::Refused(status) => (status, PLAIN, format!("{status}: the metrics are at /metrics\n")),
     };
+    let body = answer.as_ref().map_or(text.as_bytes(), AsRef::as_ref);
     let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
     let length = body.len();
     let head = format!(
@@ -42,7 +48,7 @@ where
     let send = async {
         connection.write_all(head.as_bytes()).await?;
         if !silent {
-            connection.write_all(body.as_bytes()).await?;
+            connection.write_all(body).await?;
         }
         connection.shutdown().await
     };
@@ -133,7 +139,7 @@ mod tests {
         assert_eq!(asked(b"GET /metrics HTTP/1.1\r\n").await, "");
         let (mut client, server) = tokio::io::duplex(64);
         client.write_all(b"GET ").await.expect("written");
-        answer(server, Duration::from_millis(100), |_| async { None }).await;
+        answer(server, Duration::from_millis(100), |_| async { None::<String> }).await;
         let mut rest = String::new();
         assert_eq!(client.read_to_string(&mut rest).await.expect("closed"), 0);
     }

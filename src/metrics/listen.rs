@@ -7,11 +7,13 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-/// Connections at a time; more wait in the socket's queue.
-const CONNECTIONS: usize = 8;
+/// Connections at a time, idle ones too; more wait in the socket's queue.
+const CONNECTIONS: usize = 64;
+/// Answers at a time: each is a text of megabytes with thousands of ports.
+const ANSWERS: usize = 4;
 /// From a socket that cannot be had, or a connection that cannot be taken, to the next attempt.
 const RETRY: Duration = Duration::from_secs(5);
 /// For a request to come, and for its answer to be taken, whole.
@@ -66,6 +68,18 @@ impl fmt::Display for Listen {
     }
 }
 
+/// A text that keeps its turn until it is sent.
+struct Answer {
+    text: String,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Answer {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+}
+
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -86,6 +100,7 @@ pub async fn serve(listen: Listen, sources: Sources) {
     tracing::info!(%listen, "serving metrics");
     let turns = Arc::new(Semaphore::new(CONNECTIONS));
     let sources = Arc::new(sources);
+    let answers = Arc::new(Semaphore::new(ANSWERS));
     // They end with this task.
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -93,10 +108,13 @@ pub async fn serve(listen: Listen, sources: Sources) {
         while connections.try_join_next().is_some() {}
         match accept(&socket).await {
             Ok(connection) => {
-                let sources = Arc::clone(&sources);
+                let (sources, answers) = (Arc::clone(&sources), Arc::clone(&answers));
                 connections.spawn(async move {
-                    http::answer(connection, PATIENCE, |format: Format| async move { sources.gather(format).await })
-                        .await;
+                    http::answer(connection, PATIENCE, |format: Format| async move {
+                        let turn = answers.acquire_owned().await.ok()?;
+                        Some(Answer { text: sources.gather(format).await?, _turn: turn })
+                    })
+                    .await;
                     drop(turn);
                 });
             }

@@ -9,6 +9,10 @@ use crate::{
 
 /// Bytes per second, and bytes, of 1,000 bits.
 const KILOBIT: u64 = 125;
+/// What may go at once where nobody says, in tenths of a second's worth. A queue smooths what it is given; TCP that meets a
+/// policer has its rate on average only where much may go at once (Neutron: eight tenths, for both).
+const QUEUE_BURST: u64 = 1;
+const POLICER_BURST: u64 = 8;
 /// What a policer must let through at once, or it never lets through what a guest sends in one piece: 64 KiB of TCP that
 /// the host's stack, or its NIC, cuts into frames (`GSO_LEGACY_MAX_SIZE` and headers).
 const SUPER_FRAME: u64 = 65_536 + 512;
@@ -74,10 +78,10 @@ fn plan_limits(input: Input<'_>, network: &Network, port: &Port, tap: &IfName, p
     let capabilities = input.observed.capabilities;
     let mtu = u64::from(network.mtu.unwrap_or(1500));
     let limits = [
-        (Way::Out, port.security.qos.ingress, "in", capabilities.shaping, mtu + 64, SHAPING),
-        (Way::In, port.security.qos.egress, "out", capabilities.policing, SUPER_FRAME, POLICING),
+        (Way::Out, port.security.qos.ingress, "in", capabilities.shaping, (QUEUE_BURST, mtu + 64), SHAPING),
+        (Way::In, port.security.qos.egress, "out", capabilities.policing, (POLICER_BURST, SUPER_FRAME), POLICING),
     ];
-    for (way, rate, option, capable, least, parts) in limits {
+    for (way, rate, option, capable, burst, parts) in limits {
         let Some(rate) = rate else { continue };
         let key = (tap.clone(), way);
         let trouble = match input.observed.datapath.limits.get(&key) {
@@ -89,7 +93,7 @@ fn plan_limits(input: Input<'_>, network: &Network, port: &Port, tap: &IfName, p
             ),
             _ if !capable => format!("its rate of traffic {way} is not applied: this kernel lacks {parts}"),
             _ => {
-                plan.desired.limits.insert(key, Limit::Ours(bandwidth(rate, least)));
+                plan.desired.limits.insert(key, Limit::Ours(bandwidth(rate, burst)));
                 continue;
             }
         };
@@ -101,10 +105,10 @@ const SHAPING: &str = "CONFIG_NET_SCH_TBF or CONFIG_NET_SCH_FQ_CODEL (modules sc
 const POLICING: &str = "CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_MATCHALL or CONFIG_NET_ACT_POLICE (modules sch_ingress, \
                         cls_matchall, act_police)";
 
-fn bandwidth(rate: Rate, least: u64) -> Bandwidth {
+fn bandwidth(rate: Rate, (tenths, least): (u64, u64)) -> Bandwidth {
     let bytes = u64::from(rate.kbps) * KILOBIT;
     let burst = match rate.burst_kb {
-        0 => bytes / 10,
+        0 => bytes / 10 * tenths,
         kilobits => u64::from(kilobits) * KILOBIT,
     };
     let most = bytes.saturating_mul(LONGEST_BURST).min(u64::from(u32::MAX));

@@ -14,7 +14,7 @@ use crate::{
 use netlink_packet_core::{NLA_F_NESTED, NLM_F_CREATE, NLM_F_ECHO, NLM_F_REPLACE, NlasIterator};
 
 /// The token bucket's handle, `766d:`, and the one class in it.
-pub(super) const SHAPER: u32 = 0x766d_0000;
+const SHAPER: u32 = 0x766d_0000;
 const SHAPER_CLASS: u32 = SHAPER | 1;
 /// The fair queue's handle says what was at the root before: what the kernel puts there, or `noqueue`, which libvirt gives
 /// its taps.
@@ -25,7 +25,7 @@ const PREFERENCE: u32 = 0x766d;
 /// `TC_H_ROOT`, `TC_H_INGRESS`, the handle of the latter, and what filters of it name as their parent.
 const ROOT: u32 = 0xffff_ffff;
 const INGRESS_PARENT: u32 = 0xffff_fff1;
-pub(super) const INGRESS: u32 = 0xffff_0000;
+const INGRESS: u32 = 0xffff_0000;
 const INGRESS_FILTERS: u32 = 0xffff_fff2;
 /// Packets and bytes that wait for a guest at most.
 const QUEUE_PACKETS: u32 = 1_000;
@@ -144,10 +144,10 @@ pub(super) fn tried(netlink: &mut Netlink, way: Way) -> bool {
     set(netlink, LOOPBACK, way, &Bandwidth { rate: 125_000, burst: 70_000 }).is_ok()
 }
 
-/// Whether what a message of traffic control tells the end of was ours, or where ours was.
-pub(super) fn is_ours(payload: &[u8]) -> bool {
-    let [handle, parent, info] = [8, 12, 16].map(|at| u32_at(payload, at).unwrap_or_default());
-    handle == SHAPER || handle == INGRESS || parent == INGRESS_FILTERS && info >> 16 == PREFERENCE
+/// Whether what a message of traffic control tells the end of was ours, or was where ours could be.
+pub(super) fn concerns_us(payload: &[u8]) -> bool {
+    let [parent, info] = [12, 16].map(|at| u32_at(payload, at).unwrap_or_default());
+    matches!(parent, ROOT | INGRESS_PARENT) || parent == INGRESS_FILTERS && info >> 16 == PREFERENCE
 }
 
 fn shape(netlink: &mut Netlink, index: u32, limit: &Bandwidth) -> Result<(), DriverError> {

@@ -103,7 +103,7 @@ impl Watcher {
                 libc::RTM_NEWLINK => RawLink::decode(payload).and_then(|link| self.changed(link)),
                 libc::RTM_DELLINK => RawLink::decode(payload).and_then(|link| self.gone(link)),
                 libc::RTM_DELQDISC | libc::RTM_DELTFILTER => {
-                    if tc::is_ours(payload) {
+                    if tc::concerns_us(payload) {
                         self.limits = Some(Instant::now() + REST);
                     }
                     None
