@@ -84,6 +84,18 @@ fn networks_are_offered_to_libvirt() {
 
 #[test]
 #[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn libvirt_shows_our_leases() {
+    private_host(200, "guests/leases.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs systemd-resolved, libvirtd and guests in them"]
+fn the_host_knows_its_guests_by_name() {
+    private_host(200, "guests/host-names.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
 fn bad_input_is_told_and_nothing_is_lost() {
     private_host(400, "guests/bad-input.sh", &[]);
 }

@@ -3,6 +3,7 @@
 mod clean_up;
 mod config;
 mod journal;
+mod lease_files;
 mod lease_names;
 mod log;
 mod outlets;
@@ -27,6 +28,7 @@ use crate::{
         clock::boot_id,
         dns::{DnsShared, UpstreamSource, Upstreams},
         hook,
+        resolved::Resolved,
     },
     store::sqlite::SqliteStore,
 };
@@ -54,6 +56,8 @@ pub struct Paths {
     pub database: PathBuf,
     pub hook_socket: PathBuf,
     pub hook_index: PathBuf,
+    /// The folder in which libvirt looks for leases.
+    pub lease_files: PathBuf,
 }
 
 impl Default for Paths {
@@ -63,6 +67,7 @@ impl Default for Paths {
             database: "/var/lib/vmfabric/vmfabric.db".into(),
             hook_socket: hook::SOCKET.into(),
             hook_index: HookIndex::PATH.into(),
+            lease_files: libvirt::lease_file::FOLDER.into(),
         }
     }
 }
@@ -138,7 +143,8 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let libvirt = libvirt.map_err(io_error("the libvirt thread cannot start"))?;
     let (dhcp_events, dhcp_inbox) = mpsc::channel(EVENTS);
     let dns = DnsShared::new(upstreams.clone()).map_err(io_error("the DNS thread cannot start"))?;
-    let services = Services::new(store.clone(), dhcp_events, dns, libvirt, paths.hook_index.clone());
+    let resolved = config.systemd_resolved.then(Resolved::watch);
+    let services = Services::new(store.clone(), dhcp_events, dns, libvirt, paths.hook_index.clone(), resolved);
 
     let view = Arc::new(RwLock::new(View::default()));
     let (notices, _) = broadcast::channel(EVENTS);
@@ -159,6 +165,7 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let mut engine = tokio::spawn(engine.run(inputs));
     let hooks = tokio::spawn(hook::serve(listener, hooks));
     let bus = tokio::spawn(serve_bus(handle.clone(), log.clone()));
+    let lease_files = tokio::spawn(lease_files::follow(handle.clone(), paths.lease_files.clone()));
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     let watchdog = tokio::spawn(watch_over(handle.clone()));
@@ -168,7 +175,7 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
         outcome = signals(&paths, &log, &upstreams, &configs) => outcome,
     };
     notify(&[sd_notify::NotifyState::Stopping]);
-    for task in [hooks, bus, watchdog] {
+    for task in [hooks, bus, lease_files, watchdog] {
         task.abort();
         // It was told to end.
         let _ = task.await;

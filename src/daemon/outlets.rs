@@ -9,13 +9,14 @@ use crate::{
     planner::{Problem, Subject},
     protocol::{
         dhcpv4::{Lease, LeaseChange, Scope},
-        dns::{Policy, Zone, hidden_key, hides},
+        dns::{Policy, Zone, hidden_key, hides, reverse_zones},
     },
     reconciler::{DnsService, HookIndex, NetworkServices, Outlets},
     server::{
         clock::LeaseClock,
         dhcpv4::{CommitError, DhcpEvent, DhcpServer, LeaseStore},
         dns::{DnsListen, DnsScope, DnsServer, DnsShared, SharedZone},
+        resolved::{LinkNames, MAX_DOMAINS, Resolved},
     },
 };
 use futures_util::future::join_all;
@@ -76,6 +77,7 @@ pub struct Services<S> {
     pub dns: Arc<DnsShared>,
     pub libvirt: Option<LibvirtHandle>,
     pub index_path: PathBuf,
+    pub resolved: Option<Resolved>,
     networks: BTreeMap<NetworkId, Served>,
 }
 
@@ -93,6 +95,7 @@ struct ServedDns {
     domain: DomainName,
     blocks: Vec<IpNet>,
     shared_with: BTreeSet<NetworkId>,
+    local: bool,
     policy: Policy,
     rate_limit: u32,
     zone: SharedZone,
@@ -106,9 +109,10 @@ impl<S: Store> Services<S> {
         dns: Arc<DnsShared>,
         libvirt: Option<LibvirtHandle>,
         index_path: PathBuf,
+        resolved: Option<Resolved>,
     ) -> Self {
         let leases = Arc::new(StoredLeases::new(store));
-        Self { leases, dhcp_events, dns, libvirt, index_path, networks: BTreeMap::new() }
+        Self { leases, dhcp_events, dns, libvirt, index_path, resolved, networks: BTreeMap::new() }
     }
 
     async fn serve_dhcp(&self, served: &mut Served, services: &mut NetworkServices) {
@@ -226,6 +230,7 @@ impl<S: Store> Services<S> {
             domain: wanted.domain.clone(),
             blocks: wanted.blocks.clone(),
             shared_with: wanted.shared_with.clone(),
+            local: wanted.local,
             policy: wanted.policy.clone(),
             rate_limit: wanted.rate_limit,
             zone,
@@ -253,6 +258,17 @@ impl<S: Store> Services<S> {
     }
 }
 
+/// What this host is to ask a network's server for.
+fn host_names(dns: &ServedDns) -> Option<(IfName, LinkNames)> {
+    let link_local = |address: &&IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let servers: Vec<IpAddr> = dns.addresses.iter().filter(|address| !link_local(address)).copied().collect();
+    // Where names that nobody here has are others', the host asks those others.
+    let domain = dns.local.then(|| dns.domain.to_string());
+    let mut domains: Vec<String> = domain.into_iter().chain(dns.blocks.iter().flat_map(reverse_zones)).collect();
+    domains.truncate(MAX_DOMAINS);
+    (!servers.is_empty()).then(|| (dns.interface.clone(), LinkNames { servers, domains }))
+}
+
 impl<S: Store> Outlets for Services<S> {
     async fn serve(&mut self, services: Vec<NetworkServices>) -> Vec<Problem> {
         for mut service in services {
@@ -267,6 +283,9 @@ impl<S: Store> Outlets for Services<S> {
             }
         }
         self.connect_zones();
+        if let Some(resolved) = &self.resolved {
+            resolved.set(self.networks.values().filter_map(|served| host_names(served.dns.as_ref()?)).collect());
+        }
         self.networks.values().flat_map(|served| &served.problems).cloned().collect()
     }
 

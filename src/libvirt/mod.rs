@@ -4,6 +4,7 @@ mod backoff;
 mod connection;
 pub mod domain_xml;
 mod events;
+pub mod lease_file;
 mod mailbox;
 pub mod publish;
 

@@ -93,6 +93,8 @@ pub enum Notice {
     AddressGroupChanged(AddressGroupId),
     AddressGroupRemoved(AddressGroupId),
     LeasesChanged(NetworkId),
+    /// libvirt has taken, or let go, networks of ours.
+    LibvirtNetworksChanged,
     /// Health, problems, libvirt's state.
     StatusChanged,
 }

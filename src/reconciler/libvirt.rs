@@ -189,6 +189,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 
     async fn take_published(&mut self, published: crate::libvirt::Published) {
+        self.notify(Notice::LibvirtNetworksChanged);
         self.libvirt_problems.clear();
         for (uuid, result) in &published.networks {
             if let Err(error) = result {

@@ -4,3 +4,4 @@ pub mod clock;
 pub mod dhcpv4;
 pub mod dns;
 pub mod hook;
+pub mod resolved;
