@@ -23,7 +23,7 @@ use crate::{
     },
     intent::HostConfig,
     libvirt::{self, LibvirtConfig},
-    reconciler::{Command, Engine, Handle, HookIndex, Inputs, StartError, View, forget_former_boot},
+    reconciler::{Command, Engine, Handle, HookIndex, Inputs, StartError, View, forget_former_boot, importer},
     server::{
         clock::boot_id,
         dns::{DnsShared, UpstreamSource, Upstreams},
@@ -153,7 +153,7 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let (configs, config_inbox) = mpsc::channel(4);
     let engine =
         Engine::start(driver, store.clone(), services, config.host.clone(), view.clone(), notices.clone()).await?;
-    let handle = Handle::new(commands, view, notices);
+    let handle = Handle::new(commands, view, notices).with_libvirt(&config.libvirt_uri);
     let inputs = Inputs {
         commands: command_inbox,
         hooks: hook_inbox,
@@ -168,6 +168,7 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let lease_files = tokio::spawn(lease_files::follow(handle.clone(), paths.lease_files.clone()));
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    let recovery = tokio::spawn(importer::recover(handle.clone()));
     let watchdog = tokio::spawn(watch_over(handle.clone()));
 
     let outcome = tokio::select! {
@@ -175,7 +176,7 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
         outcome = signals(&paths, &log, &upstreams, &configs) => outcome,
     };
     notify(&[sd_notify::NotifyState::Stopping]);
-    for task in [hooks, bus, lease_files, watchdog] {
+    for task in [hooks, bus, lease_files, recovery, watchdog] {
         task.abort();
         // It was told to end.
         let _ = task.await;

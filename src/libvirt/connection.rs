@@ -371,7 +371,10 @@ fn publish_all(connect: &Connect, request: &PublishRequest) -> Result<(Published
         let left = || PublishError::Libvirt { action: action.to_string(), reason };
         errors.entry(action.uuid()).or_insert_with(left);
     }
-    Ok((results(request, &errors, |uuid| after.iter().any(|network| network.uuid == uuid)), acted))
+    Ok((
+        results(request, &errors, |uuid| after.iter().any(|network| network.uuid == uuid && network.may_be_ours())),
+        acted,
+    ))
 }
 
 fn results(

@@ -5,8 +5,12 @@
 //! `networkGetDHCPLeases`); for its own networks dnsmasq's helper writes it (src/util/virlease.c). libvirt takes the
 //! prefix from the network's `<ip>`, which a network of mode `bridge` cannot have, so that it shows `/0`.
 
-use crate::{backend::LeaseRecord, net::IfName};
+use crate::{
+    backend::LeaseRecord,
+    net::{IfName, MacAddr},
+};
 use serde::Serialize;
+use serde_json::Value;
 use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 
 /// Where libvirt's daemons of the system look.
@@ -64,6 +68,38 @@ fn render_within(leases: &[LeaseRecord], room: usize) -> (String, usize) {
     (text, 0)
 }
 
+/// A lease as a file tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundLease {
+    pub address: IpAddr,
+    pub mac: MacAddr,
+    pub client: Vec<u8>,
+    pub host_name: Option<String>,
+    /// Seconds since 1970 by the wall clock; 0: for ever.
+    pub expires: u64,
+}
+
+/// The leases of a file that libvirt's helper wrote. What cannot be read is passed over: its client asks again.
+pub fn parse(text: &str) -> Vec<FoundLease> {
+    let entries: Vec<Value> = serde_json::from_str(text).unwrap_or_default();
+    let lease = |entry: &Value| {
+        let text = |key: &str| entry.get(key).and_then(Value::as_str);
+        let mac: MacAddr = text("mac-address")?.parse().ok()?;
+        let octets = |text: &str| text.split(':').map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
+        let client: Option<Vec<u8>> = text("client-id").and_then(octets);
+        // Hardware type 1 and the address, where it sent none (RFC 2131 section 4.2).
+        let client = client.unwrap_or_else(|| [1].into_iter().chain(mac.octets()).collect());
+        Some(FoundLease {
+            address: text("ip-address")?.parse().ok()?,
+            mac,
+            client,
+            host_name: text("hostname").map(str::to_owned),
+            expires: entry.get("expiry-time")?.as_u64()?,
+        })
+    };
+    entries.iter().filter_map(lease).collect()
+}
+
 /// As dnsmasq writes it: octets in hexadecimal, with colons.
 fn client_text(client: &[u8]) -> String {
     let mut text = String::with_capacity(client.len() * 3);
@@ -80,7 +116,6 @@ pub type ByBridge = BTreeMap<IfName, Vec<LeaseRecord>>;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::MacAddr;
     use uuid::Uuid;
 
     fn lease(last: u8, host_name: Option<&str>) -> LeaseRecord {
@@ -106,6 +141,10 @@ mod tests {
         assert_eq!(read[0]["expiry-time"], 1_800_000_000);
         assert_eq!(read[1].get("hostname"), None);
         assert_eq!(render(&[]).0, "[\n]\n");
+        let read = parse(&text);
+        assert_eq!((read.len(), &read[0].client), (2, &lease(10, None).client));
+        assert_eq!(parse("[{}, {\"mac-address\": 1}] x"), []);
+        assert_eq!(parse("[{}, {\"mac-address\": 1}]"), []);
     }
 
     #[test]

@@ -6,6 +6,8 @@ pub mod domain_xml;
 mod events;
 pub mod lease_file;
 mod mailbox;
+pub mod network_xml;
 pub mod publish;
+pub mod takeover;
 
 pub use connection::{DomainError, DomainState, LibvirtConfig, LibvirtEvent, LibvirtHandle, Published, spawn};
