@@ -16,6 +16,7 @@ use crate::{
         clock::LeaseClock,
         dhcpv4::{CommitError, DhcpEvent, DhcpServer, LeaseStore},
         dns::{DnsListen, DnsScope, DnsServer, DnsShared, SharedZone},
+        meters::{Meters, NetworkMeters},
         resolved::{LinkNames, MAX_DOMAINS, Resolved},
     },
 };
@@ -78,6 +79,7 @@ pub struct Services<S> {
     pub libvirt: Option<LibvirtHandle>,
     pub index_path: PathBuf,
     pub resolved: Option<Resolved>,
+    pub meters: Arc<Meters>,
     networks: BTreeMap<NetworkId, Served>,
 }
 
@@ -112,7 +114,16 @@ impl<S: Store> Services<S> {
         resolved: Option<Resolved>,
     ) -> Self {
         let leases = Arc::new(StoredLeases::new(store));
-        Self { leases, dhcp_events, dns, libvirt, index_path, resolved, networks: BTreeMap::new() }
+        Self {
+            leases,
+            dhcp_events,
+            dns,
+            libvirt,
+            index_path,
+            resolved,
+            meters: Arc::default(),
+            networks: BTreeMap::new(),
+        }
     }
 
     async fn serve_dhcp(&self, served: &mut Served, services: &mut NetworkServices) {
@@ -278,6 +289,9 @@ impl<S: Store> Outlets for Services<S> {
             // First, so that no lease is without its name.
             self.serve_dns(&mut served, network, service.dns.take()).await;
             self.serve_dhcp(&mut served, &mut service).await;
+            let dhcp = served.dhcp.as_ref().map(|(_, server)| server.meter());
+            let dns = served.dns.as_ref().map(|dns| dns.server.meter());
+            self.meters.set(network.0, NetworkMeters { dhcp, dns });
             if served.dhcp.is_some() || served.dns.is_some() || !served.problems.is_empty() {
                 self.networks.insert(network, served);
             }

@@ -240,11 +240,12 @@ async fn undo(handle: &Handle, request: &ImportRequest) -> Result<Vec<ImportRepo
 
 /// Takes our networks away, makes libvirt's as they were, and moves the guests back.
 async fn give_back(handle: &Handle, memos: &[ImportMemo], made: &[NetworkId]) -> Result<(), CommandError> {
-    let (bridges, leases): (BTreeMap<NetworkId, Option<IfName>>, Vec<(IfName, String)>) = {
+    let (bridges, leases) = {
         let view = handle.view();
         let bridge = |id: &NetworkId| view.intent.network(*id).and_then(|network| view.bridge_of(network).cloned());
+        let bridges: BTreeMap<NetworkId, Option<IfName>> = made.iter().map(|id| (*id, bridge(id))).collect();
         let leases = memos.iter().filter_map(|memo| Some((memo.bridge.clone()?, leases_of(&view, memo.id())?)));
-        (made.iter().map(|id| (*id, bridge(id))).collect(), leases.collect())
+        (bridges, leases.collect::<Vec<_>>())
     };
     let known: Vec<IpAddr> = {
         let view = handle.view();

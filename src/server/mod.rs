@@ -3,5 +3,9 @@
 pub mod clock;
 pub mod dhcpv4;
 pub mod dns;
+mod histogram;
 pub mod hook;
+pub mod meters;
 pub mod resolved;
+
+pub use histogram::Histogram;

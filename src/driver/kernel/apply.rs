@@ -1,6 +1,6 @@
 //! The doing of changes.
 
-use super::{Worker, encode, iptables, netlink, observe::get_link};
+use super::{Worker, encode, iptables, netlink, observe::get_link, tc};
 use crate::{
     backend::{ApplyError, DriverError},
     datapath::{BridgeSettings, Change, Link, LinkChange, LinkKind, Mismatch, Sysctl, VlanEntry},
@@ -72,6 +72,8 @@ impl Worker {
                 }
             }
             Change::SetSysctl { key, value } => set_sysctl(key, value),
+            Change::SetLimit { link, way, limit } => tc::set(&mut self.netlink, index_of(link)?, *way, limit),
+            Change::DeleteLimit { link, way } => tc::delete(&mut self.netlink, index_of(link)?, *way),
             Change::Admit { at, admissions } => iptables::change(*at, admissions, true),
             Change::Withdraw { at, admissions } => iptables::change(*at, admissions, false),
             // They go in groups only.
