@@ -545,7 +545,7 @@ fn limits_read_back_as_they_were_set() {
         }
         let left = output("tc qdisc show dev vnet0");
         assert!(left.starts_with("qdisc noqueue") && left.lines().count() == 1, "{left}");
-        sh("tc qdisc add dev vnet0 root handle 1: htb; tc qdisc add dev vnet0 ingress");
+        sh("tc qdisc replace dev vnet0 root handle 1: htb; tc qdisc add dev vnet0 ingress");
         let root = BTreeMap::from([((tap.clone(), Way::Out), Limit::Others("htb".into()))]);
         assert_eq!(seen(&mut driver).await, root, "where frames come in nothing bounds them");
         sh("tc filter add dev vnet0 parent ffff: protocol all u32 match u32 0 0 police rate 1mbit burst 64k drop");

@@ -78,6 +78,8 @@ struct Context {
     access: Access,
     log: Box<dyn LogControl>,
     counters: Arc<dyn Counters>,
+    /// One asks the kernel at a time; who waits shares the answer.
+    counting: tokio::sync::Semaphore,
     plans: tokio::sync::Semaphore,
     waiting_for_plans: AtomicUsize,
 }
@@ -101,6 +103,7 @@ impl Context {
 
     /// What a link carried and lost; nothing of one that is not there.
     async fn counters(&self, link: IfName) -> Result<LinkCounters, Error> {
+        let _turn = self.counting.acquire().await.map_err(|_| Error::Failed("vmfabricd is stopping".into()))?;
         let counters = Arc::clone(&self.counters);
         let read = tokio::task::spawn_blocking(move || counters.read()).await;
         let all = read.map_err(|_| Error::Failed("vmfabricd is stopping".into()))?;
@@ -185,6 +188,7 @@ async fn serve_to(
         access,
         log: Box::new(log),
         counters,
+        counting: tokio::sync::Semaphore::new(1),
         plans: tokio::sync::Semaphore::new(1),
         waiting_for_plans: AtomicUsize::new(0),
     });

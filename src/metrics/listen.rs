@@ -82,7 +82,17 @@ impl AsRef<[u8]> for Answer {
 
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix(UnixListener, #[expect(dead_code, reason = "what counts is its end")] SocketFile),
+}
+
+/// Goes with whoever listens there.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -129,7 +139,7 @@ pub async fn serve(listen: Listen, sources: Sources) {
 async fn accept(socket: &Socket) -> io::Result<Box<dyn Connection>> {
     Ok(match socket {
         Socket::Tcp(socket) => Box::new(socket.accept().await?.0),
-        Socket::Unix(socket) => Box::new(socket.accept().await?.0),
+        Socket::Unix(socket, _) => Box::new(socket.accept().await?.0),
     })
 }
 
@@ -150,7 +160,7 @@ async fn open(listen: &Listen) -> io::Result<Socket> {
             }
             let socket = UnixListener::bind(path)?;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
-            Ok(Socket::Unix(socket))
+            Ok(Socket::Unix(socket, SocketFile(path.clone())))
         }
     }
 }

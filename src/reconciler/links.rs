@@ -71,7 +71,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let there = &self.observed.datapath.links;
         let ports: Vec<PortId> = taps.iter().filter(|(tap, _)| there.contains_key(*tap)).map(|(_, p)| *p).collect();
         let (problems, changes) = self.plan_part(&ports, &links).await;
-        if problems.iter().any(|problem| !problem.partial) || !changes.is_empty() {
+        // Limits have an event of their own, which waits for whoever is about to put another there.
+        if problems.iter().any(|problem| !problem.partial) || !changes.iter().all(Change::is_limit) {
             self.mark_dirty();
         }
     }

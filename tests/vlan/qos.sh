@@ -31,7 +31,8 @@ ingress_of() { tc qdisc show dev "$1" ingress; tc filter show dev "$1" ingress; 
 status_of() { vmfabric port show "$1" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["status"])'; }
 set_port() { vmfabric port set "$@"; }
 
-stage "vmfabricd" start_host '[filter]'
+METRICS=/run/vmfabric/metrics.sock
+stage "vmfabricd" start_host '[metrics]' "listen = \"unix:$METRICS\""
 stage "a network" vmfabric network create lab >"$RIG_LOGS/out"
 stage "its subnet" vmfabric subnet create lab 10.9.0.0/24 >"$RIG_LOGS/out"
 for n in 1 2; do
@@ -83,7 +84,24 @@ P
 }
 check "… is felt by that stream" felt
 
-# The daemon ends and comes back.
+# scrape: the metrics, from the Unix socket
+scrape() {
+  python3 -c 'import http.client, socket, sys
+client = http.client.HTTPConnection("localhost")
+client.sock = socket.socket(socket.AF_UNIX)
+client.sock.connect(sys.argv[1])
+client.request("GET", "/metrics")
+sys.stdout.write(client.getresponse().read().decode())' "$METRICS"
+}
+drops_of() { vmfabric port show "$1" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["statistics"]["drops"].get(sys.argv[1], 0))' "$2"; }
+
+# Drops are counted, and outlive the daemon, as limits do.
+ip -n bob addr add 10.9.0.99/24 dev eth0
+ip netns exec bob ping -q -c 3 -i 0.2 -W 1 -I 10.9.0.99 $A >"$RIG_LOGS/out" 2>&1
+ip -n bob addr del 10.9.0.99/24 dev eth0
+check "drops of filters and rates are counted" eval '[ "$(drops_of bob ip)" -ge 1 ] && [ "$(drops_of bob rate_out)" -ge 1 ] && [ "$(drops_of ann ip)" = 0 ]'
+check "metrics have them" eval "scrape | grep 'vmfabric_port_dropped_packets_total{network=\"lab\",port=\"bob\",reason=\"rate_out\"} [1-9]'"
+spoofed=$(drops_of bob ip)
 before=$(tc qdisc show dev bob; ingress_of bob)
 ip netns exec ann ping -q -i 0.02 -c 150 $B >"$RIG_LOGS/ping" 2>&1 &
 ping=$!
@@ -92,6 +110,7 @@ stage "vmfabricd again" start_vmfabricd
 check "a restart finds nothing to do" idle
 wait $ping
 check "… and lost nothing" grep -q ' 0% packet loss' "$RIG_LOGS/ping"
+check "… and no count" [ "$(drops_of bob ip)" = "$spoofed" ]
 check "… and left the limits as they were" [ "$before" = "$(tc qdisc show dev bob; ingress_of bob)" ]
 
 # Somebody takes it away.
@@ -141,5 +160,12 @@ check "what it is sent is not" eval 'marked "src 10.9.0.11 and icmp[0] == 8" | g
 check "what it sends over IPv6 is marked" eval 'marked "icmp6 and ether src $(mac_of bob)" | grep -q "class 0xb8"'
 check "without a mark" eval 'set_port bob dscp= && same "" eval "nft list map bridge vmfabric marks | grep goto" && ! nft list chain bridge vmfabric dscp_46'
 check "the plan is empty at the end" idle
+configure '[metrics]' 'listen = "0.0.0.0:9177"'
+kill -HUP "$VMFABRICD_PID"
+check "metrics for everybody are refused, with what to do" shows "metrics.listen: 0.0.0.0:9177 is not a loopback address.*listen on 127.0.0.1:9177" cat "$RIG_LOGS/vmfabricd.log"
+check "… and those that were go on" eval 'scrape | grep -q "^vmfabric_build_info"'
+configure
+kill -HUP "$VMFABRICD_PID"
+check "without [metrics] there are none" wait_for 20 not test -e "$METRICS"
 cat "$RIG_LOGS/rates"
 finish

@@ -16,8 +16,8 @@ use netlink_packet_core::{NLA_F_NESTED, NLM_F_CREATE, NLM_F_ECHO, NLM_F_REPLACE,
 /// The token bucket's handle, `766d:`, and the one class in it.
 const SHAPER: u32 = 0x766d_0000;
 const SHAPER_CLASS: u32 = SHAPER | 1;
-/// The fair queue's handle says what was at the root before: what the kernel puts there, or `noqueue`, which libvirt gives
-/// its taps.
+/// The fair queue's handle says what is to be at the root after it: what the kernel puts there, or `noqueue`. libvirt gives
+/// its taps that, but to one that is hot-plugged later than it is found here, and then finds the place taken.
 const AFTER_DEFAULT: u32 = 0x766e_0000;
 const AFTER_NOQUEUE: u32 = 0x766f_0000;
 /// The policer's preference, and so its place among other filters.
@@ -106,9 +106,16 @@ pub(super) fn drops(netlink: &mut Netlink) -> Result<Vec<(u32, &'static str, u64
     })
 }
 
-pub(super) fn set(netlink: &mut Netlink, index: u32, way: Way, limit: &Bandwidth) -> Result<(), DriverError> {
+/// `is_tap`: libvirt makes it, and is to find it as it makes its taps.
+pub(super) fn set(
+    netlink: &mut Netlink,
+    index: u32,
+    is_tap: bool,
+    way: Way,
+    limit: &Bandwidth,
+) -> Result<(), DriverError> {
     match way {
-        Way::Out => shape(netlink, index, limit),
+        Way::Out => shape(netlink, index, is_tap, limit),
         Way::In => police(netlink, index, limit),
     }
 }
@@ -118,7 +125,7 @@ pub(super) fn delete(netlink: &mut Netlink, index: u32, way: Way) -> Result<(), 
     match way {
         Way::Out => {
             let mut noqueue = false;
-            let queue = message(index, 0, AFTER_NOQUEUE, SHAPER_CLASS);
+            let queue = message(index, AFTER_NOQUEUE, SHAPER_CLASS, 0);
             ask(netlink, libc::RTM_GETQDISC, &queue, &mut |payload| noqueue |= Qdisc::decode(payload).is_some())?;
             gone(netlink.request(libc::RTM_DELQDISC, &message(index, SHAPER, ROOT, 0)))?;
             match noqueue {
@@ -141,7 +148,7 @@ pub(super) fn delete(netlink: &mut Netlink, index: u32, way: Way) -> Result<(), 
 /// Whether this kernel has the parts, tried on the loopback link of a namespace that nobody uses.
 pub(super) fn tried(netlink: &mut Netlink, way: Way) -> bool {
     const LOOPBACK: u32 = 1;
-    set(netlink, LOOPBACK, way, &Bandwidth { rate: 125_000, burst: 70_000 }).is_ok()
+    set(netlink, LOOPBACK, false, way, &Bandwidth { rate: 125_000, burst: 70_000 }).is_ok()
 }
 
 /// Whether what a message of traffic control tells the end of was ours, or was where ours could be.
@@ -150,7 +157,7 @@ pub(super) fn concerns_us(payload: &[u8]) -> bool {
     matches!(parent, ROOT | INGRESS_PARENT) || parent == INGRESS_FILTERS && info >> 16 == PREFERENCE
 }
 
-fn shape(netlink: &mut Netlink, index: u32, limit: &Bandwidth) -> Result<(), DriverError> {
+fn shape(netlink: &mut Netlink, index: u32, is_tap: bool, limit: &Bandwidth) -> Result<(), DriverError> {
     let before = get(netlink, index, ROOT)?;
     let mut parms = spec(limit).to_vec();
     parms.extend([0; 12]); // no peak rate
@@ -168,7 +175,7 @@ fn shape(netlink: &mut Netlink, index: u32, limit: &Bandwidth) -> Result<(), Dri
     if before.as_ref().is_some_and(|before| before.handle == SHAPER) && has_queue(netlink, index)? {
         return Ok(());
     }
-    let noqueue = before.is_some_and(|before| before.kind == "noqueue" && before.handle != 0);
+    let noqueue = is_tap || before.is_some_and(|before| before.kind == "noqueue" && before.handle != 0);
     let handle = if noqueue { AFTER_NOQUEUE } else { AFTER_DEFAULT };
     let mut options = with(Vec::new(), FQ_CODEL_LIMIT, &QUEUE_PACKETS.to_ne_bytes());
     options = with(options, FQ_CODEL_MEMORY, &QUEUE_BYTES.to_ne_bytes());
