@@ -60,20 +60,20 @@ pub async fn run(command: ImportCommand, client: &Client, out: &mut Output) -> R
     if out.json {
         let done = if command.dry_run { plan } else { ask(false).await? };
         let form = |r: &Report| json!({"network": r.network, "imported": r.imported, "steps": r.steps, "left_out": r.left_out});
-        return Ok(out.document(&json!({
+        return out.document(&json!({
             "dry_run": command.dry_run,
             "networks": done.iter().map(form).collect::<Vec<_>>(),
-        }))?);
+        }));
     }
     for report in &plan {
         show(report, command.undo, out)?;
     }
     if plan.is_empty() {
         let what = if command.undo { "No network was taken over." } else { "libvirt has no network of its own." };
-        return Ok(out.line(what)?);
+        return out.line(what);
     }
     if command.dry_run || !command.undo && plan.iter().all(|report| !report.imported) {
-        return Ok(out.line("Nothing was changed.")?);
+        return out.line("Nothing was changed.");
     }
     ask(false).await?;
     let all = || plan.iter().filter(|report| report.imported || command.undo).map(|report| report.network.as_str());

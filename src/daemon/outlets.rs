@@ -78,8 +78,8 @@ pub struct Services<S> {
     pub dns: Arc<DnsShared>,
     pub libvirt: Option<LibvirtHandle>,
     pub index_path: PathBuf,
-    pub meters: Arc<Meters>,
     pub resolved: Option<Resolved>,
+    pub meters: Arc<Meters>,
     networks: BTreeMap<NetworkId, Served>,
 }
 
@@ -114,8 +114,16 @@ impl<S: Store> Services<S> {
         resolved: Option<Resolved>,
     ) -> Self {
         let leases = Arc::new(StoredLeases::new(store));
-        let meters = Arc::default();
-        Self { leases, dhcp_events, dns, libvirt, index_path, meters, resolved, networks: BTreeMap::new() }
+        Self {
+            leases,
+            dhcp_events,
+            dns,
+            libvirt,
+            index_path,
+            resolved,
+            meters: Arc::default(),
+            networks: BTreeMap::new(),
+        }
     }
 
     async fn serve_dhcp(&self, served: &mut Served, services: &mut NetworkServices) {

@@ -56,16 +56,19 @@ impl Guest {
         for (live, domain) in [(true, &self.live), (false, &self.config)] {
             let Some(Ok(domain)) = domain else { continue };
             for nic in &domain.nics {
-                let (on_network, portgroup) = match &nic.source {
-                    NicSource::Network { name, portgroup, .. } if name == network => (true, portgroup.clone()),
-                    NicSource::Bridge { name } if Some(name) == bridge => (false, None),
+                let (on_network, portgroup, at) = match &nic.source {
+                    NicSource::Network { name, portgroup, bridge, .. } if name == network => {
+                        (true, portgroup.clone(), bridge.clone())
+                    }
+                    NicSource::Bridge { name } if Some(name) == bridge => (false, None, Some(name.clone())),
                     _ => continue,
                 };
                 match found.iter_mut().find(|known| known.mac == nic.mac) {
                     Some(known) => known.config |= !live,
                     None => {
                         let tap = nic.tap.clone().filter(|_| live);
-                        found.push(GuestNic { mac: nic.mac, on_network, portgroup, tap, live, config: !live });
+                        let mac = nic.mac;
+                        found.push(GuestNic { mac, on_network, portgroup, bridge: at, tap, live, config: !live });
                     }
                 }
             }
@@ -80,6 +83,8 @@ pub struct GuestNic {
     /// By `<source network>`; else by the bridge's name.
     pub on_network: bool,
     pub portgroup: Option<String>,
+    /// What its network came to, while it runs.
+    pub bridge: Option<IfName>,
     /// Where it runs.
     pub tap: Option<IfName>,
     pub live: bool,

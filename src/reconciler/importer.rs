@@ -240,11 +240,12 @@ async fn undo(handle: &Handle, request: &ImportRequest) -> Result<Vec<ImportRepo
 
 /// Takes our networks away, makes libvirt's as they were, and moves the guests back.
 async fn give_back(handle: &Handle, memos: &[ImportMemo], made: &[NetworkId]) -> Result<(), CommandError> {
-    let (bridges, leases): (BTreeMap<NetworkId, Option<IfName>>, Vec<(IfName, String)>) = {
+    let (bridges, leases) = {
         let view = handle.view();
         let bridge = |id: &NetworkId| view.intent.network(*id).and_then(|network| view.bridge_of(network).cloned());
+        let bridges: BTreeMap<NetworkId, Option<IfName>> = made.iter().map(|id| (*id, bridge(id))).collect();
         let leases = memos.iter().filter_map(|memo| Some((memo.bridge.clone()?, leases_of(&view, memo.id())?)));
-        (made.iter().map(|id| (*id, bridge(id))).collect(), leases.collect())
+        (bridges, leases.collect::<Vec<_>>())
     };
     let known: Vec<IpAddr> = {
         let view = handle.view();
@@ -286,7 +287,10 @@ async fn give_back(handle: &Handle, memos: &[ImportMemo], made: &[NetworkId]) ->
             let nics: Vec<Moving> = nics.collect();
             if moved && memo.active {
                 plug_in(host, &nics, &memo.name, old)?;
-                taps.extend(nics.into_iter().filter_map(|moving| Some((moving.nic.tap?, old.clone()))));
+                // Those that were not moved yet lost their bridge all the same.
+                let stayed = guests.iter().flat_map(|guest| guest.nics_on("", Some(old)));
+                let all = nics.into_iter().map(|moving| moving.nic).chain(stayed);
+                taps.extend(all.filter_map(|nic| Some((nic.tap?, old.clone()))));
             }
         }
         Ok(taps)
@@ -317,8 +321,8 @@ fn leases_of(view: &super::View, id: NetworkId) -> Option<String> {
     Some(lease_file::render(&leases).0)
 }
 
-/// Gives networks back whose take-over was cut short: libvirt's is stopped, and ours was not made. Ends when there is
-/// none, tries again while libvirt cannot be reached.
+/// Ends take-overs that were cut short: where ours was not made, libvirt has its network back; where it was, guests that
+/// are not on it yet are moved. Tries again while libvirt cannot be reached.
 pub async fn recover(handle: Handle) {
     loop {
         let turn = handle.import_turn().await;
@@ -326,19 +330,53 @@ pub async fn recover(handle: Handle) {
             let view = handle.view();
             view.imports.values().filter(|memo| view.intent.network(memo.id()).is_none()).cloned().collect()
         };
-        if cut.is_empty() {
-            return;
-        }
-        match give_back(&handle, &cut, &cut.iter().map(ImportMemo::id).collect::<Vec<_>>()).await {
+        let ids: Vec<NetworkId> = cut.iter().map(ImportMemo::id).collect();
+        let outcome = match cut.is_empty() {
+            true => complete(&handle).await,
+            false => give_back(&handle, &cut, &ids).await,
+        };
+        drop(turn);
+        match outcome {
+            Ok(()) if cut.is_empty() => return,
             Ok(()) => {
                 let names: Vec<&str> = cut.iter().map(|memo| memo.name.as_str()).collect();
                 tracing::warn!(networks = %names.join(", "), "libvirt has its networks back: their take-over was cut short");
             }
-            Err(error) => tracing::info!(%error, "networks cannot be given back to libvirt yet"),
+            Err(error) => {
+                tracing::info!(%error, "a take-over of libvirt's networks that was cut short cannot be ended yet");
+                tokio::time::sleep(RECOVER_EVERY).await;
+            }
         }
-        drop(turn);
-        tokio::time::sleep(RECOVER_EVERY).await;
     }
+}
+
+/// Moves the guests of networks that are ours from where these were in libvirt.
+async fn complete(handle: &Handle) -> Result<(), CommandError> {
+    let taken: Vec<(Uuid, String, IfName, Option<IfName>)> = {
+        let view = handle.view();
+        let one = |memo: &ImportMemo| {
+            let network = view.intent.network(memo.id())?;
+            Some((memo.uuid, network.name.to_string(), view.bridge_of(network)?.clone(), memo.bridge.clone()))
+        };
+        view.imports.values().filter_map(one).collect()
+    };
+    for (uuid, name, ours, old) in taken {
+        let on = ours.clone();
+        if !wait_for_libvirt(handle, move |host| host.runs_on(uuid, &on)).await? {
+            return Err(CommandError::Import(format!("libvirt does not have network '{name}' on {ours} yet")));
+        }
+        with_libvirt(handle, move |host| {
+            for guest in host.guests()? {
+                let astray = |nic: &GuestNic| nic.live && nic.bridge.as_ref() != Some(&ours);
+                let nics = guest.nics_on(&name, old.as_ref()).into_iter().filter(astray);
+                let of = |nic| Moving { guest: guest.uuid, guest_name: guest.name.clone(), nic, address: None };
+                plug_in(host, &nics.map(of).collect::<Vec<_>>(), &name, &ours)?;
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 /// What libvirt has, as items; and reports of what cannot be taken over where nobody asked for it by name.

@@ -112,7 +112,7 @@ impl Follower {
         let resolve = ResolveProxy::new(&bus).await?;
         loop {
             // To call it would start it, where the bus may.
-            let name = BusName::try_from(NAME).map_err(zbus::Error::from)?;
+            let name = BusName::try_from(NAME)?;
             if names.name_has_owner(name).await.unwrap_or(false) {
                 self.tell(&bus, &resolve).await;
             } else {

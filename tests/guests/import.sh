@@ -96,6 +96,18 @@ count=$(lost)
 check "few of its packets are lost (lost: $count)" [ "${count:-999}" -le 120 ]
 check "it stays" eval 'stop_libvirt && start_libvirt && network_active default && pings web 192.168.122.1'
 
+killed_within() {
+  vmfabric import-libvirt default &
+  local pid=$!
+  wait_for 10 not ip link show virbr0
+  stop_vmfabricd KILL
+  ! wait $pid
+}
+check "the daemon is killed in the middle of a take-over" killed_within
+check "started again it ends it, one way or the other: the guest reaches its gateway" eval 'start_vmfabricd && LONG=90 eventually pings web 192.168.122.1'
+whose() { if vmfabric network show default >/dev/null 2>&1; then echo vmf-default; else echo virbr0; fi; }
+check "all guests are on one bridge ($(whose))" eval "on_bridge $(whose) web $web && on_bridge $(whose) db $db && on_bridge $(whose) direct $direct"
+
 check "from a file, where libvirt has none" eval '
   sed "s/default/other/g; s/192\.168\.122/192.168.99/g; s/virbr0/virbr5/" <<<"$before" >"$RIG_LOGS/other.xml"
   vmfabric import-libvirt --from-xml "$RIG_LOGS/other.xml" && eventually network_active other && vmfabric subnet show other | grep 192.168.99.1'
