@@ -58,6 +58,7 @@ test: root ## all tests, those on real guests and kernels too (root)
 	@$(RIG)/make-guest
 	$(call say,libvirt's modular daemons$(comma) which Debian does not ship; built once per machine)
 	@$(RIG)/build-libvirt
+	@$(RIG)/fetch-resolved >/dev/null
 	$(call say,a Debian with systemd for the package; made once per machine)
 	@$(RIG)/make-system
 	@$(MAKE) --no-print-directory deb

@@ -90,6 +90,30 @@ fn networks_are_offered_to_libvirt() {
 
 #[test]
 #[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn libvirt_shows_our_leases() {
+    private_host(200, "guests/leases.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs systemd-resolved, libvirtd and guests in them"]
+fn the_host_knows_its_guests_by_name() {
+    private_host(200, "guests/host-names.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn libvirts_networks_are_taken_over_with_their_guests() {
+    private_host(300, "guests/import.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn virt_install_and_pythons_libvirt_work_unchanged() {
+    private_host(200, "guests/tools.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
 fn bad_input_is_told_and_nothing_is_lost() {
     private_host(400, "guests/bad-input.sh", &[]);
 }

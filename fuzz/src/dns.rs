@@ -110,7 +110,7 @@ impl World {
 
     fn guest(&mut self, bytes: &[u8], udp: bool) {
         let client = Client { address: ip(77), udp };
-        let view = View { zone: &self.zone, visible: &[], policy: &self.policy };
+        let view = View { zone: &self.zone, visible: &[], policy: &self.policy, zones_only: false };
         let (number, mut out) = (self.asked, Vec::new());
         self.asked += 1;
         match self.engine.query(self.now, &view, client, bytes, &mut out, || number) {

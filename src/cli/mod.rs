@@ -10,6 +10,7 @@ mod domain;
 mod error;
 mod explain;
 mod field;
+mod import;
 mod lease;
 mod log_level;
 mod network;
@@ -67,6 +68,8 @@ enum Command {
     /// DNS records: names in a network's domain beside the guests'
     #[command(subcommand)]
     Record(record::RecordCommand),
+    /// Take over networks that are libvirt's own, with their guests, leases and reservations
+    ImportLibvirt(import::ImportCommand),
     /// DHCP leases
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
@@ -95,6 +98,7 @@ impl Command {
             Command::SecurityGroup(command) => command.mutates(),
             Command::AddressGroup(command) => command.mutates(),
             Command::Record(command) => command.mutates(),
+            Command::ImportLibvirt(_) => true,
             Command::LogLevel { level } => level.is_some(),
             Command::Status
             | Command::Lease(_)
@@ -141,6 +145,7 @@ async fn run(arguments: Arguments, client: &Client, out: &mut Output) -> Result<
         Command::AddressGroup(command) => address_group::run(command, client, out).await?,
         Command::Record(command) => record::run(command, client, out).await?,
         Command::Lease(command) => lease::run(command, client, out).await?,
+        Command::ImportLibvirt(command) => import::run(command, client, out).await?,
         Command::Watch => watch::run(client, out).await?,
         Command::LogLevel { level } => log_level::run(level, client, out).await?,
     }

@@ -1,13 +1,13 @@
 //! `vmfabricd --clean-up`: takes away what vmfabric has in the kernel and in libvirt, for when it leaves the host. The
 //! intent stays in the store, so that a daemon started later makes all of it again.
 
-use super::{Config, DaemonError, Paths, io_error};
+use super::{Config, DaemonError, Paths, io_error, lease_files};
 use crate::{
     backend::{Driver, DriverError, Loaded, Store as _, StoreError, Write},
     diff::{Scope, diff},
     driver::{firewalld::Firewalld, host::HostDriver, kernel::KernelDriver},
     intent::{HostConfig, Intent},
-    libvirt::{self, LibvirtConfig, LibvirtEvent},
+    libvirt::{self, LibvirtConfig, LibvirtEvent, lease_file},
     planner::{self, Input},
     reconciler::{forget_former_boot, forgetting, previous_of},
     server::clock::boot_id,
@@ -53,6 +53,11 @@ pub async fn clean_up(paths: &Paths) -> Result<(), DaemonError> {
     if let Some(store) = store.as_ref().filter(|_| left.is_empty()) {
         // From here on these parameters are others' alone.
         store.commit(forgetting(&loaded).collect()).await?;
+    }
+    for bridge in loaded.networks.iter().filter_map(|network| network.bridge.as_ref()) {
+        if let Err(error) = lease_files::remove(&paths.lease_files, bridge) {
+            left.push(format!("{}: {error}", paths.lease_files.join(lease_file::file_name(bridge)).display()));
+        }
     }
     let published: BTreeSet<Uuid> = loaded.published.into_iter().collect();
     if !published.is_empty() {

@@ -23,6 +23,8 @@ pub struct Config {
     pub libvirt_uri: String,
     /// Empty: the host's own resolvers.
     pub upstream_dns: Vec<SocketAddr>,
+    /// Whether systemd-resolved is told of networks' domains.
+    pub systemd_resolved: bool,
     /// A `tracing` filter.
     pub log_level: String,
     /// `None`: nobody is told metrics.
@@ -78,6 +80,7 @@ struct Dns {
     local_reverse: bool,
     serve_stale_seconds: Option<Spanned<i64>>,
     rate_limit: Option<Spanned<i64>>,
+    systemd_resolved: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -177,7 +180,9 @@ impl Config {
         }
         host.dns = dns(&file.dns).map_err(fail)?;
         let upstream_dns = file.dns.upstream.iter().map(server).collect::<Result<_, _>>().map_err(fail)?;
-        Ok(Self { host, libvirt_uri: file.libvirt.uri, upstream_dns, log_level: level.into_inner(), metrics })
+        let systemd_resolved = file.dns.systemd_resolved.unwrap_or(true);
+        let libvirt_uri = file.libvirt.uri;
+        Ok(Self { host, libvirt_uri, upstream_dns, systemd_resolved, log_level: level.into_inner(), metrics })
     }
 }
 

@@ -3,6 +3,7 @@
 mod clean_up;
 mod config;
 mod journal;
+mod lease_files;
 mod lease_names;
 mod log;
 mod outlets;
@@ -24,11 +25,12 @@ use crate::{
     libvirt::{self, LibvirtConfig},
     metrics::{self, Listen},
     planner::drop_reasons,
-    reconciler::{Command, Engine, Handle, HookIndex, Inputs, StartError, View, forget_former_boot},
+    reconciler::{Command, Engine, Handle, HookIndex, Inputs, StartError, View, forget_former_boot, importer},
     server::{
         clock::boot_id,
         dns::{DnsShared, UpstreamSource, Upstreams},
         hook,
+        resolved::Resolved,
     },
     store::sqlite::SqliteStore,
 };
@@ -56,6 +58,8 @@ pub struct Paths {
     pub database: PathBuf,
     pub hook_socket: PathBuf,
     pub hook_index: PathBuf,
+    /// The folder in which libvirt looks for leases.
+    pub lease_files: PathBuf,
 }
 
 impl Default for Paths {
@@ -65,6 +69,7 @@ impl Default for Paths {
             database: "/var/lib/vmfabric/vmfabric.db".into(),
             hook_socket: hook::SOCKET.into(),
             hook_index: HookIndex::PATH.into(),
+            lease_files: libvirt::lease_file::FOLDER.into(),
         }
     }
 }
@@ -141,7 +146,8 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let libvirt = libvirt.map_err(io_error("the libvirt thread cannot start"))?;
     let (dhcp_events, dhcp_inbox) = mpsc::channel(EVENTS);
     let dns = DnsShared::new(upstreams.clone()).map_err(io_error("the DNS thread cannot start"))?;
-    let services = Services::new(store.clone(), dhcp_events, dns, libvirt, paths.hook_index.clone());
+    let resolved = config.systemd_resolved.then(Resolved::watch);
+    let services = Services::new(store.clone(), dhcp_events, dns, libvirt, paths.hook_index.clone(), resolved);
 
     let meters = services.meters.clone();
     let view = Arc::new(RwLock::new(View::default()));
@@ -151,7 +157,7 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let (configs, config_inbox) = mpsc::channel(4);
     let engine =
         Engine::start(driver, store.clone(), services, config.host.clone(), view.clone(), notices.clone()).await?;
-    let handle = Handle::new(commands, view, notices);
+    let handle = Handle::new(commands, view, notices).with_libvirt(&config.libvirt_uri);
     let inputs = Inputs {
         commands: command_inbox,
         hooks: hook_inbox,
@@ -166,8 +172,10 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let sources = metrics::Sources { handle: handle.clone(), counters, meters };
     let mut metrics = MetricsTask { sources, listen: None, task: None };
     metrics.follow(config.metrics);
+    let lease_files = tokio::spawn(lease_files::follow(handle.clone(), paths.lease_files.clone()));
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    let recovery = tokio::spawn(importer::recover(handle.clone()));
     let watchdog = tokio::spawn(watch_over(handle.clone()));
 
     let outcome = tokio::select! {
@@ -176,7 +184,7 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     };
     notify(&[sd_notify::NotifyState::Stopping]);
     metrics.follow(None);
-    for task in [hooks, bus, watchdog] {
+    for task in [hooks, bus, lease_files, recovery, watchdog] {
         task.abort();
         // It was told to end.
         let _ = task.await;

@@ -9,7 +9,7 @@ use crate::{
     planner::{Problem, Subject},
     protocol::{
         dhcpv4::{Lease, LeaseChange, Scope},
-        dns::{Policy, Zone, hidden_key, hides},
+        dns::{Policy, Zone, hidden_key, hides, reverse_zones},
     },
     reconciler::{DnsService, HookIndex, NetworkServices, Outlets},
     server::{
@@ -17,6 +17,7 @@ use crate::{
         dhcpv4::{CommitError, DhcpEvent, DhcpServer, LeaseStore},
         dns::{DnsListen, DnsScope, DnsServer, DnsShared, SharedZone},
         meters::{Meters, NetworkMeters},
+        resolved::{LinkNames, MAX_DOMAINS, Resolved},
     },
 };
 use futures_util::future::join_all;
@@ -78,6 +79,7 @@ pub struct Services<S> {
     pub libvirt: Option<LibvirtHandle>,
     pub index_path: PathBuf,
     pub meters: Arc<Meters>,
+    pub resolved: Option<Resolved>,
     networks: BTreeMap<NetworkId, Served>,
 }
 
@@ -95,6 +97,7 @@ struct ServedDns {
     domain: DomainName,
     blocks: Vec<IpNet>,
     shared_with: BTreeSet<NetworkId>,
+    local: bool,
     policy: Policy,
     rate_limit: u32,
     zone: SharedZone,
@@ -108,9 +111,11 @@ impl<S: Store> Services<S> {
         dns: Arc<DnsShared>,
         libvirt: Option<LibvirtHandle>,
         index_path: PathBuf,
+        resolved: Option<Resolved>,
     ) -> Self {
         let leases = Arc::new(StoredLeases::new(store));
-        Self { leases, dhcp_events, dns, libvirt, index_path, meters: Arc::default(), networks: BTreeMap::new() }
+        let meters = Arc::default();
+        Self { leases, dhcp_events, dns, libvirt, index_path, meters, resolved, networks: BTreeMap::new() }
     }
 
     async fn serve_dhcp(&self, served: &mut Served, services: &mut NetworkServices) {
@@ -228,6 +233,7 @@ impl<S: Store> Services<S> {
             domain: wanted.domain.clone(),
             blocks: wanted.blocks.clone(),
             shared_with: wanted.shared_with.clone(),
+            local: wanted.local,
             policy: wanted.policy.clone(),
             rate_limit: wanted.rate_limit,
             zone,
@@ -255,6 +261,17 @@ impl<S: Store> Services<S> {
     }
 }
 
+/// What this host is to ask a network's server for.
+fn host_names(dns: &ServedDns) -> Option<(IfName, LinkNames)> {
+    let link_local = |address: &&IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let servers: Vec<IpAddr> = dns.addresses.iter().filter(|address| !link_local(address)).copied().collect();
+    // Where names that nobody here has are others', the host asks those others.
+    let domain = dns.local.then(|| dns.domain.to_string());
+    let mut domains: Vec<String> = domain.into_iter().chain(dns.blocks.iter().flat_map(reverse_zones)).collect();
+    domains.truncate(MAX_DOMAINS);
+    (!servers.is_empty()).then(|| (dns.interface.clone(), LinkNames { servers, domains }))
+}
+
 impl<S: Store> Outlets for Services<S> {
     async fn serve(&mut self, services: Vec<NetworkServices>) -> Vec<Problem> {
         for mut service in services {
@@ -272,6 +289,9 @@ impl<S: Store> Outlets for Services<S> {
             }
         }
         self.connect_zones();
+        if let Some(resolved) = &self.resolved {
+            resolved.set(self.networks.values().filter_map(|served| host_names(served.dns.as_ref()?)).collect());
+        }
         self.networks.values().flat_map(|served| &served.problems).cloned().collect()
     }
 

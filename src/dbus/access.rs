@@ -19,6 +19,7 @@ pub enum Action {
     ManageSubnets,
     ManagePorts,
     ManageSecurityGroups,
+    ImportNetworks,
     SetLogLevel,
 }
 
@@ -29,6 +30,7 @@ impl Action {
             Action::ManageSubnets => "org.vmfabric1.manage-subnets",
             Action::ManagePorts => "org.vmfabric1.manage-ports",
             Action::ManageSecurityGroups => "org.vmfabric1.manage-security-groups",
+            Action::ImportNetworks => "org.vmfabric1.import-networks",
             Action::SetLogLevel => "org.vmfabric1.set-log-level",
         }
     }
@@ -38,6 +40,7 @@ impl Action {
     pub fn max_body(self) -> u32 {
         match self {
             Action::ManageSecurityGroups => 1024 * 1024,
+            Action::ImportNetworks => 4 * 1024 * 1024,
             _ => 64 * 1024,
         }
     }
@@ -180,6 +183,7 @@ mod tests {
             Action::ManageSubnets,
             Action::ManagePorts,
             Action::ManageSecurityGroups,
+            Action::ImportNetworks,
             Action::SetLogLevel,
         ] {
             assert!(policy.contains(&format!("<action id=\"{}\">", action.id())), "{}", action.id());

@@ -57,7 +57,7 @@ impl From<CommandError> for Error {
             CommandError::Store(_) => Error::StoreFailed(text),
             CommandError::InUse { .. } => Error::InUse(text),
             CommandError::Busy => Error::Busy(text),
-            CommandError::Driver(_) | CommandError::Stopping => Error::Failed(text),
+            CommandError::Driver(_) | CommandError::Import(_) | CommandError::Stopping => Error::Failed(text),
         }
     }
 }

@@ -232,7 +232,7 @@ impl Dirty {
                 self.address_groups.insert(id);
             }
             // The Manager is looked at in any case.
-            Notice::LeasesChanged(_) => {}
+            Notice::LeasesChanged(_) | Notice::LibvirtNetworksChanged => {}
             Notice::StatusChanged => self.problems = true,
         }
     }

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     backend::LeaseRecord,
-    reconciler::{Command, GroupCommand, View},
+    reconciler::{
+        Command, GroupCommand, View,
+        importer::{self, ImportRequest},
+    },
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -165,6 +168,21 @@ impl Manager {
         value::check_size(&header, 64 * 1024)?;
         let _turn = self.context.plan_turn().await?;
         insight::trace(&self.context.handle.view(), &packet)
+    }
+
+    #[zbus(out_args("networks"))]
+    async fn import_libvirt(
+        &self,
+        options: Dictionary,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] bus: &Connection,
+    ) -> Result<Vec<insight::Answer>, Error> {
+        self.context.authorize(bus, &header, Action::ImportNetworks).await?;
+        let request: ImportRequest = value::parse(&options)?;
+        // Once begun it goes on, whatever becomes of the caller or the bus.
+        let work = tokio::spawn(importer::import(self.context.handle.clone(), request));
+        let reports = work.await.map_err(|_| Error::Failed("vmfabricd is stopping".into()))??;
+        reports.iter().map(insight::answer).collect()
     }
 
     async fn set_log_level(

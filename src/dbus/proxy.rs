@@ -41,6 +41,9 @@ pub trait Manager {
     fn trace(&self, packet: &HashMap<&str, Variant<'_>>) -> Result<Dictionary, Error>;
 
     #[zbus(allow_interactive_auth)]
+    fn import_libvirt(&self, options: &HashMap<&str, Variant<'_>>) -> Result<Vec<Dictionary>, Error>;
+
+    #[zbus(allow_interactive_auth)]
     fn set_log_level(&self, level: &str) -> Result<(), Error>;
 
     #[zbus(property(emits_changed_signal = "const"))]

@@ -31,7 +31,7 @@ pub use host::{Bridging, DhcpLimits, HostConfig, HostService, PhysicalNetwork};
 pub use name::ResourceName;
 pub use network::{Network, Segment};
 pub use port::{Device, FixedIp, Origin, Port, Trunk};
-pub use resolve::{NicRequest, NicSource, Resolution, ResolveError, changes_for, resolve};
+pub use resolve::{NicRequest, NicSource, Resolution, ResolveError, changes_for, guest_port_id, resolve};
 pub use rule::{RemoteDraft, RuleDraft, RuleDrafts, parse_prefix};
 pub use security::{
     AddressGroup, AddressPair, Direction, Ethertype, NetworkSecurity, PortSecurity, Protection, Protocol, Qos, Rate,

@@ -82,9 +82,27 @@ pub fn resolve(
         Resolution::Port(id) => intent.port(*id),
     };
     match port {
-        Some(port) => check_wish(intent, host, nic, port).map_err(fail).map(|()| resolution),
+        Some(port) => {
+            check_vlan(intent, nic, port).and_then(|()| check_wish(intent, host, nic, port)).map_err(fail)?;
+            Ok(resolution)
+        }
         None => Ok(resolution),
     }
+}
+
+/// Refuses an access VLAN that is not the network's: a guest is not to be silently elsewhere than its definition says.
+fn check_vlan(intent: &Intent, nic: &NicRequest, port: &Port) -> Result<(), String> {
+    let Some(wanted) = nic.vlans.first().filter(|_| !nic.trunk) else { return Ok(()) };
+    let Some(network) = intent.network(port.network) else { return Ok(()) };
+    let (name, is) = match &network.segment {
+        Segment::Vlan { vid, .. } if vid == wanted => return Ok(()),
+        Segment::Vlan { vid, .. } => (&network.name, format!("is VLAN {vid}")),
+        Segment::Flat { .. } | Segment::Local => (&network.name, "has no VLAN".to_owned()),
+    };
+    Err(format!(
+        "it asks for VLAN {wanted}, and network '{name}' {is}; take the <vlan> (in the metadata: vlan=) out, or plug it into \
+         the network that is VLAN {wanted}. A NIC that is to see tagged frames says trunk='{wanted}' in the metadata"
+    ))
 }
 
 /// Refuses a wish for security that cannot be heeded: a guest is not to start less filtered than its definition says.
@@ -263,7 +281,7 @@ fn trunk_of(nic: &NicRequest) -> Option<Trunk> {
 }
 
 /// The identity of the port that a NIC gets by itself: the same for the same guest, MAC and network (RFC 9562 v5).
-fn guest_port_id(domain: Uuid, mac: MacAddr, network: NetworkId) -> PortId {
+pub fn guest_port_id(domain: Uuid, mac: MacAddr, network: NetworkId) -> PortId {
     let mut name = domain.as_bytes().to_vec();
     name.extend(mac.octets());
     PortId(Uuid::new_v5(&network.0, &name))
@@ -318,6 +336,40 @@ mod tests {
             vlans: tagged.iter().copied().map(vid).collect(),
             native_vlan: None,
             trunk: !tagged.is_empty(),
+        }
+    }
+
+    #[test]
+    fn an_access_vlan_is_the_networks_own() {
+        let mut intent = Intent::default();
+        let name = |text: &str| ResourceName::new(text).expect("name");
+        let bridging = Bridging::Existing { bridge: IfName::new("br0").expect("name") };
+        let physical = PhysicalNetwork { bridging, vlans: vid(1)..=vid(4094), native_vlan: vid(1) };
+        let host = HostConfig { physical_networks: [(name("p"), physical)].into(), ..HostConfig::default() };
+        for (id, network, vlan) in [(1, "lab", None), (2, "ten", Some(vid(10)))] {
+            let physical_network = vlan.map(|_| name("p"));
+            let draft = NetworkDraft { physical_network, vlan, ..NetworkDraft::named(name(network)) };
+            let network = draft.complete(NetworkId(Uuid::from_u128(id)), &intent, None).expect("complete");
+            let _ = intent.apply(vec![Change::PutNetwork(network)], &host).expect("fits");
+        }
+        let nic = |network: &str, vlans: &[u16]| NicRequest {
+            source: NicSource::Network { name: network.into(), bridge: None },
+            wish_network: None,
+            vlans: vlans.iter().copied().map(vid).collect(),
+            trunk: false,
+            ..trunk_nic(&[])
+        };
+        for (network, vlans, why) in [
+            ("lab", &[][..], ""),
+            ("lab", &[10], "'lab' has no VLAN"),
+            ("ten", &[10], ""),
+            ("ten", &[], ""),
+            ("ten", &[11], "'ten' is VLAN 10"),
+        ] {
+            match resolve(&intent, &host, &nic(network, vlans), |_, _| false) {
+                Ok(_) => assert_eq!(why, "", "{network} {vlans:?}"),
+                Err(error) => assert!(!why.is_empty() && error.to_string().contains(why), "{error}"),
+            }
         }
     }
 

@@ -65,7 +65,7 @@ pub enum LibvirtEvent {
     Domain(DomainState),
     /// The domain is neither running nor defined.
     Gone { uuid: Uuid },
-    /// How the networks stand in libvirt: after each request, and whenever that changes.
+    /// How the networks stand in libvirt: after each request, and whenever that changes or something was done about it.
     Published(Published),
 }
 
@@ -292,8 +292,8 @@ impl Worker {
         let Some(request) = &self.request else { return Ok(()) };
         // Behind modular daemons our connection keeps one of its own to virtnetworkd, which that one's restart breaks. It
         // has no network events where virtnetworkd was not there when it began.
-        let (published, stale) = match publish_all(session.connect(), request) {
-            Ok(published) => (published, session.lacks_network_events()),
+        let ((published, acted), stale) = match publish_all(session.connect(), request) {
+            Ok(done) => (done, session.lacks_network_events()),
             Err(e) if !session.is_alive() => return Err(e.into()),
             Err(_) => on_fresh_connection(&self.config.uri, request),
         };
@@ -301,7 +301,7 @@ impl Worker {
         if results.chain(published.not_removed.values()).any(PublishError::is_transient) {
             self.publish_due = Some(Instant::now() + PUBLISH_RETRY);
         }
-        if requested || self.published.as_ref() != Some(&published) {
+        if requested || acted || self.published.as_ref() != Some(&published) {
             self.published = Some(published.clone());
             self.tell(LibvirtEvent::Published(published))?;
         }
@@ -353,11 +353,13 @@ fn unless_gone(result: Result<DomainState, Error>) -> Result<Option<DomainState>
     }
 }
 
-/// Plans, applies, and looks again. Fails only where libvirt's networks cannot be listed.
-fn publish_all(connect: &Connect, request: &PublishRequest) -> Result<Published, Error> {
+/// Plans, applies, and looks again: how it stands, and whether there was something to do. Fails only where libvirt's
+/// networks cannot be listed.
+fn publish_all(connect: &Connect, request: &PublishRequest) -> Result<(Published, bool), Error> {
     let PublishRequest { wanted, earlier } = request;
     let before = publish::list(connect)?;
     let plan = plan_publish(&before, wanted, earlier);
+    let acted = !plan.actions.is_empty();
     let (after, mut errors) = if plan.actions.is_empty() {
         (before, plan.errors)
     } else {
@@ -369,7 +371,10 @@ fn publish_all(connect: &Connect, request: &PublishRequest) -> Result<Published,
         let left = || PublishError::Libvirt { action: action.to_string(), reason };
         errors.entry(action.uuid()).or_insert_with(left);
     }
-    Ok(results(request, &errors, |uuid| after.iter().any(|network| network.uuid == uuid)))
+    Ok((
+        results(request, &errors, |uuid| after.iter().any(|network| network.uuid == uuid && network.may_be_ours())),
+        acted,
+    ))
 }
 
 fn results(
@@ -388,7 +393,7 @@ fn results(
 }
 
 /// The outcome, and whether it could be had.
-fn on_fresh_connection(uri: &str, request: &PublishRequest) -> (Published, bool) {
+fn on_fresh_connection(uri: &str, request: &PublishRequest) -> ((Published, bool), bool) {
     let outcome = open_bare(uri).and_then(|mut connect| {
         let outcome = publish_all(&connect, request);
         if let Err(e) = connect.close() {
@@ -397,12 +402,12 @@ fn on_fresh_connection(uri: &str, request: &PublishRequest) -> (Published, bool)
         Ok(outcome?)
     });
     let e = match outcome {
-        Ok(published) => return (published, true),
+        Ok(done) => return (done, true),
         Err(e) => e,
     };
     let failed = PublishError::Libvirt { action: "list libvirt's networks".to_owned(), reason: e.to_string() };
     let all = request.wanted.iter().map(|n| n.uuid).chain(request.earlier.iter().copied());
-    (results(request, &all.map(|uuid| (uuid, failed.clone())).collect(), |_| true), false)
+    ((results(request, &all.map(|uuid| (uuid, failed.clone())).collect(), |_| true), false), false)
 }
 
 #[cfg(test)]

@@ -416,7 +416,7 @@ fn vlan_help(text: &str) -> String {
 }
 
 /// The first 64 characters, without control characters, so that hostile text cannot flood or forge a log.
-fn clip(text: &str) -> String {
+pub(super) fn clip(text: &str) -> String {
     let mut shown: String = text.chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect();
     if shown.len() < text.len() {
         shown.push('…');

@@ -4,7 +4,10 @@ mod backoff;
 mod connection;
 pub mod domain_xml;
 mod events;
+pub mod lease_file;
 mod mailbox;
+pub mod network_xml;
 pub mod publish;
+pub mod takeover;
 
 pub use connection::{DomainError, DomainState, LibvirtConfig, LibvirtEvent, LibvirtHandle, Published, spawn};

@@ -33,6 +33,14 @@ pub struct ExistingNetwork {
     pub live: Option<Shape>,
 }
 
+impl ExistingNetwork {
+    /// Not where it forwards in another way: a network that was taken over may have been given back under its UUID.
+    pub(super) fn may_be_ours(&self) -> bool {
+        let bridged = |shape: &Option<Shape>| shape.as_ref().is_none_or(|s| s.forward.as_deref() == Some("bridge"));
+        bridged(&self.config) && bridged(&self.live)
+    }
+}
+
 /// The part of a libvirt network's XML that is compared with what is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Shape {
@@ -125,7 +133,8 @@ pub fn plan_publish(
     let all_wanted: BTreeSet<Uuid> = wanted.iter().map(|network| network.uuid).collect();
     let (mut free, mut take) = (Vec::new(), Vec::new());
 
-    for network in existing.iter().filter(|n| earlier.contains(&n.uuid) && !all_wanted.contains(&n.uuid)) {
+    let unwanted = |n: &&ExistingNetwork| earlier.contains(&n.uuid) && !all_wanted.contains(&n.uuid) && n.may_be_ours();
+    for network in existing.iter().filter(unwanted) {
         remove(network, &mut free);
     }
     for network in wanted.iter().filter(|network| !errors.contains_key(&network.uuid)) {

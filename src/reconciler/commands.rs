@@ -1,13 +1,13 @@
 //! What clients ask for.
 
-use super::{Command, CommandError, Engine, Outlets, RecordFilter, View};
+use super::{Command, CommandError, Engine, ImportMemo, Outlets, RecordFilter, View};
 use crate::{
-    backend::{Driver, Store},
+    backend::{Driver, Store, Write},
     intent::{
         Change, IntentError, Network, NetworkDraft, NetworkId, Origin, Port, PortDraft, PortId, Subnet, SubnetDraft,
         SubnetId, patched,
     },
-    net::{DnsRecord, IpNet},
+    net::{DnsRecord, IfName, IpNet},
 };
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, net::IpAddr};
@@ -31,6 +31,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             Command::Plan(reply) => drop(reply.send(self.show_plan().await)),
             Command::Ping(reply) | Command::Stop(reply) => drop(reply.send(Ok(()))),
             Command::Group(command) => self.serve_group_command(command).await,
+            Command::Import(command) => self.serve_import_command(command).await,
         }
     }
 
@@ -92,12 +93,16 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 return Err(CommandError::InUse { what, by, remedy });
             }
         }
-        self.commit_and_mark(Change::DeleteNetwork(id)).await
+        let memo = self.view().imports.contains_key(&id).then(|| Write::DeleteMemo { key: ImportMemo::key(id) });
+        self.commit_with(vec![Change::DeleteNetwork(id)], memo.into_iter().collect()).await?;
+        self.view_mut().imports.remove(&id);
+        self.mark_dirty();
+        Ok(())
     }
 
     async fn create_subnet(&mut self, draft: SubnetDraft) -> Result<Subnet, CommandError> {
         let subnet = draft.complete(SubnetId(Uuid::new_v4()), &self.view().intent)?;
-        self.refuse_host_overlap(&subnet).await?;
+        self.refuse_host_overlap(&subnet, None).await?;
         self.commit_and_mark(Change::PutSubnet(subnet.clone())).await?;
         Ok(subnet)
     }
@@ -108,7 +113,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             let old = view.intent.find_subnet(&id.to_string())?;
             patched(&SubnetDraft::of(old), patch)?.complete(id, &view.intent)?
         };
-        self.refuse_host_overlap(&subnet).await?;
+        self.refuse_host_overlap(&subnet, None).await?;
         self.commit_and_mark(Change::PutSubnet(subnet.clone())).await?;
         Ok(subnet)
     }
@@ -166,14 +171,21 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 
     /// A block that this host is already in would take the host's own neighbours from it.
-    async fn refuse_host_overlap(&mut self, subnet: &Subnet) -> Result<(), CommandError> {
+    /// `except`: a bridge that is about to go.
+    pub(super) async fn refuse_host_overlap(
+        &mut self,
+        subnet: &Subnet,
+        except: Option<&IfName>,
+    ) -> Result<(), CommandError> {
         if subnet.host_address.is_none() {
             return Ok(());
         }
         self.observe().await?;
         let observed = &self.observed.datapath;
-        let foreign =
-            observed.addresses.iter().filter(|(link, _)| !observed.links.get(link).is_some_and(|l| l.is_owned()));
+        let foreign = observed
+            .addresses
+            .iter()
+            .filter(|(link, _)| Some(link) != except && !observed.links.get(link).is_some_and(|l| l.is_owned()));
         for (link, address) in foreign {
             if address.contains(&subnet.cidr.network()) || subnet.cidr.contains(&address.addr()) {
                 let other = IpNet::trunc(address);

@@ -1,6 +1,6 @@
 use super::{
-    Command, HookIndex, Notice, Outlets, Problem, View, leases::Trouble, listed_texts::ListedTexts, previous_sysctls,
-    services::services_of,
+    Command, HookIndex, ImportMemo, Notice, Outlets, Problem, View, leases::Trouble, listed_texts::ListedTexts,
+    previous_sysctls, services::services_of,
 };
 use crate::{
     backend::{Driver, LinkEvent, Loaded, Store, StoreError, Write},
@@ -163,6 +163,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         view.intent = Intent::restore(loaded.take_intent());
         view.host = host;
         view.take_leases(loaded.leases);
+        view.imports = ImportMemo::all(&loaded.memos);
     }
 
     /// Runs until it is told to stop, or every sender of commands is gone.

@@ -44,6 +44,11 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                     Resolution::NotOurs => continue,
                     Resolution::Port(id) => *id,
                     Resolution::New(port) => {
+                        if let domain_xml::NicSource::Network { portgroup: Some(group), .. } = &nic.source {
+                            let (domain, mac) = (&domain.name, nic.mac);
+                            let group: String = group.chars().filter(|c| !c.is_control()).take(64).collect();
+                            tracing::warn!(domain, %mac, "its portgroup '{group}' means nothing on a network of vmfabric's; say it of the port");
+                        }
                         fresh_addresses.extend(port.fixed_ips.iter().map(|ip| ip.address));
                         port.id
                     }

@@ -1,4 +1,4 @@
-use super::{GroupCommand, View};
+use super::{GroupCommand, ImportCommand, View};
 use crate::{
     backend::{DriverError, StoreError},
     intent::{
@@ -30,6 +30,7 @@ pub enum Command {
     UpdatePort(PortId, Map<String, Value>, Reply<Port>),
     DeletePort(PortId, Reply<()>),
     Group(GroupCommand),
+    Import(ImportCommand),
     /// What a full pass would change now, as text, one line a change.
     Plan(Reply<Vec<String>>),
     /// Answered by a loop that is alive.
@@ -68,6 +69,8 @@ pub enum CommandError {
     Driver(#[from] DriverError),
     #[error("{what} is in use by {by}; {remedy}")]
     InUse { what: String, by: String, remedy: String },
+    #[error("{0}")]
+    Import(String),
     #[error("vmfabricd is busy with more requests than it queues; try again")]
     Busy,
     #[error("vmfabricd is stopping")]
@@ -93,6 +96,8 @@ pub enum Notice {
     AddressGroupChanged(AddressGroupId),
     AddressGroupRemoved(AddressGroupId),
     LeasesChanged(NetworkId),
+    /// libvirt has taken, or let go, networks of ours.
+    LibvirtNetworksChanged,
     /// Health, problems, libvirt's state.
     StatusChanged,
 }
@@ -103,11 +108,27 @@ pub struct Handle {
     commands: mpsc::Sender<Command>,
     view: Arc<RwLock<View>>,
     notices: broadcast::Sender<Notice>,
+    libvirt_uri: Arc<str>,
+    importing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Handle {
     pub fn new(commands: mpsc::Sender<Command>, view: Arc<RwLock<View>>, notices: broadcast::Sender<Notice>) -> Self {
-        Self { commands, view, notices }
+        Self { commands, view, notices, libvirt_uri: "".into(), importing: Arc::default() }
+    }
+
+    /// Where libvirt is, for those who take over its networks.
+    pub fn with_libvirt(self, uri: &str) -> Self {
+        Self { libvirt_uri: uri.into(), ..self }
+    }
+
+    pub(super) fn libvirt_uri(&self) -> Arc<str> {
+        Arc::clone(&self.libvirt_uri)
+    }
+
+    /// One take-over at a time.
+    pub(super) async fn import_turn(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        Arc::clone(&self.importing).lock_owned().await
     }
 
     /// The state as of now. Hold it briefly and never across an await.

@@ -189,6 +189,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 
     async fn take_published(&mut self, published: crate::libvirt::Published) {
+        self.notify(Notice::LibvirtNetworksChanged);
         self.libvirt_problems.clear();
         for (uuid, result) in &published.networks {
             if let Err(error) = result {
@@ -204,7 +205,11 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         }
         let writes = published.removed.iter().map(|uuid| Write::DeletePublished(*uuid)).collect();
         match self.store.commit(writes).await {
-            Ok(()) => self.published.retain(|uuid| !published.removed.contains(uuid)),
+            Ok(()) => {
+                self.published.retain(|uuid| !published.removed.contains(uuid));
+                // The request that stands must not take away what another may define under that UUID.
+                self.publish();
+            }
             Err(error) => tracing::warn!(%error, "a network that libvirt gave back cannot be forgotten yet"),
         }
     }

@@ -1,3 +1,4 @@
+use super::ImportMemo;
 use crate::{
     backend::LeaseRecord,
     datapath::Capabilities,
@@ -24,6 +25,8 @@ pub struct View {
     pub full_pools: BTreeSet<SubnetId>,
     /// What is wrong now, each with what to do about it.
     pub problems: Vec<Problem>,
+    /// Networks that were libvirt's, and what they were there.
+    pub imports: BTreeMap<NetworkId, ImportMemo>,
     pub capabilities: Capabilities,
     pub libvirt: LibvirtStatus,
     /// Changes that the last full pass made, and how many passes there were.

@@ -6,5 +6,6 @@ pub mod dns;
 mod histogram;
 pub mod hook;
 pub mod meters;
+pub mod resolved;
 
 pub use histogram::Histogram;

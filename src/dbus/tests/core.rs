@@ -71,6 +71,7 @@ impl Core {
                 let removed = (before - network.dns.records.len()) as u32;
                 Ok((Change::PutNetwork(network), removed, Notice::NetworkChanged(id)))
             }))),
+            Command::Import(_) => {}
             Command::DeleteNetwork(id, reply) => drop(reply.send(self.delete_network(id))),
             Command::CreateSubnet(draft, reply) => drop(reply.send(self.create_subnet(draft))),
             Command::UpdateSubnet(id, patch, reply) => drop(reply.send(self.change(|intent, _| {

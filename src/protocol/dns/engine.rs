@@ -189,7 +189,7 @@ impl<T> Engine<T> {
             }
             Local::Forward { name, servers } => {
                 let aliased = writer.answers() > 0;
-                if query.flags & flag::RD == 0 {
+                if query.flags & flag::RD == 0 || view.zones_only {
                     // Nobody is to be asked, and what others asked is none of its business.
                     let code = if aliased { Rcode::NoError } else { Rcode::Refused };
                     writer.end(&query, 0, code);

@@ -91,6 +91,8 @@ pub struct View<'a> {
     /// Other networks' zones that it may see.
     pub visible: &'a [SharedZone],
     pub policy: &'a Policy,
+    /// Whether nobody else is asked: so the host itself is answered, whose own resolver would be asked.
+    pub zones_only: bool,
 }
 
 /// What is to be done with a question.

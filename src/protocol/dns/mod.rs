@@ -21,5 +21,6 @@ pub use cache::Budget;
 pub use engine::{Client, DnsStats, Engine, Failure, Flight, MAX_WAITING_PER_CLIENT, STALE_AFTER, Verdict};
 pub use local::{Policy, Routes, View, hidden_key, hides};
 pub use query::Query;
+pub use reverse::reverse_zones;
 pub use upstream::{Ask, Reply, classify, is_readable, is_refusal};
 pub use zone::{NameSource, SharedZone, Zone, ZoneError};

@@ -91,6 +91,30 @@ pub(super) fn apex_len(prefix: &IpNet) -> u8 {
     prefix.prefix_len().div_ceil(step).saturating_mul(step).min(prefix.max_prefix_len() - step)
 }
 
+/// The names, without the last dot, below which the reverse names of a prefix stand and no others: at most 128.
+/// 10.0.0.0/22 has four of a /24 each, 192.168.1.128/25 one for each address.
+pub fn reverse_zones(prefix: &IpNet) -> Vec<String> {
+    let len = prefix.prefix_len().div_ceil(step(prefix)).saturating_mul(step(prefix)).min(prefix.max_prefix_len());
+    let Ok(blocks) = prefix.subnets(len) else { return Vec::new() };
+    blocks.map(|block| zone_name(&block)).collect()
+}
+
+/// `block` ends on a label's boundary.
+fn zone_name(block: &IpNet) -> String {
+    let labels = usize::from(block.prefix_len() / step(block));
+    match block.network() {
+        IpAddr::V4(address) => {
+            let octets = address.octets();
+            octets.iter().take(labels).rev().map(|octet| format!("{octet}.")).collect::<String>() + "in-addr.arpa"
+        }
+        IpAddr::V6(address) => {
+            let octets = address.octets();
+            let nibbles: Vec<u8> = octets.iter().flat_map(|octet| [octet >> 4, octet & 15]).take(labels).collect();
+            nibbles.iter().rev().map(|nibble| format!("{nibble:x}.")).collect::<String>() + "ip6.arpa"
+        }
+    }
+}
+
 /// How many labels the name of the zone has that serves addresses of `prefix`; see [`apex_len`].
 pub(super) fn apex_depth(prefix: &IpNet) -> usize {
     usize::from(apex_len(prefix) / step(prefix)) + 2
@@ -139,6 +163,20 @@ mod tests {
         assert_eq!(parse("home.arpa."), None);
         assert_eq!(parse("web.nat.internal."), None);
         assert_eq!(parse("."), None);
+    }
+
+    #[test]
+    fn zones_hold_a_prefix_and_nothing_else() {
+        let of = |prefix: &str| reverse_zones(&prefix.parse().expect("prefix"));
+        assert_eq!(of("192.168.123.0/24"), ["123.168.192.in-addr.arpa"]);
+        assert_eq!(of("10.0.0.0/8"), ["10.in-addr.arpa"]);
+        assert_eq!(of("10.0.0.0/23"), ["0.0.10.in-addr.arpa", "1.0.10.in-addr.arpa"]);
+        assert_eq!(of("192.168.1.4/31"), ["4.1.168.192.in-addr.arpa", "5.1.168.192.in-addr.arpa"]);
+        assert_eq!(of("fd00:1::/64"), ["0.0.0.0.0.0.0.0.1.0.0.0.0.0.d.f.ip6.arpa"]);
+        assert_eq!(of("fd00::/7"), ["c.f.ip6.arpa", "d.f.ip6.arpa"]);
+        for prefix in ["10.0.0.0/9", "10.0.0.0/25", "fd00::/65", "::/0", "10.0.0.1/32", "fd00::1/128"] {
+            assert!((1..=128).contains(&of(prefix).len()), "{prefix}");
+        }
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl DnsServer {
             .collect::<Result<Vec<_>, _>>()?;
         let addresses: Vec<_> = sockets.iter().filter_map(|(_, tcp)| tcp.local_addr().ok()).collect();
         let excluded = shared.upstreams.exclude(addresses.clone());
-        let service = Service::new(zone, scope, shared);
+        let service = Service::new(listen.addresses.clone(), zone, scope, shared);
         let connections = Limit::new(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT);
         let mut tasks = JoinSet::new();
         for (udp, tcp) in sockets {

@@ -1,6 +1,7 @@
 //! The host's own resolvers, from `/etc/resolv.conf`.
 
 use std::{
+    collections::HashSet,
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6},
     os::unix::fs::MetadataExt,
@@ -8,8 +9,8 @@ use std::{
     time::SystemTime,
 };
 
-/// The most resolvers that are used.
-const MAX_SERVERS: usize = 8;
+/// The most resolvers that are read: systemd-resolved lists those of every link, our own gateways among them.
+const MAX_SERVERS: usize = 4096;
 
 /// systemd-resolved's stub listeners (systemd-resolved.service(8)): they keep to the host's own view of each link, so
 /// its real upstreams are asked instead.
@@ -79,14 +80,14 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 /// The `nameserver` lines, in order, each once.
 fn parse(text: &str) -> Vec<SocketAddr> {
-    let mut servers = Vec::new();
+    let (mut servers, mut seen) = (Vec::new(), HashSet::new());
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
         if words.next() != Some("nameserver") {
             continue;
         }
         let Some(server) = words.next().and_then(server) else { continue };
-        if !servers.contains(&server) && servers.len() < MAX_SERVERS {
+        if servers.len() < MAX_SERVERS && seen.insert(server) {
             servers.push(server);
         }
     }
@@ -117,7 +118,7 @@ mod tests {
                     nameserver fd00::1\nnameserver fe80::1%lo\nnameserver nonsense\nnameserver\noptions edns0\n";
         let lo = nix::net::if_::if_nametoindex("lo").expect("loopback");
         assert_eq!(addresses(parse(text)), ["10.0.0.1:53", "[fd00::1]:53", &format!("[fe80::1%{lo}]:53")]);
-        let many: String = (0..20).map(|n| format!("nameserver 10.0.0.{n}\n")).collect();
+        let many: String = (0..5000).map(|n| format!("nameserver 10.0.{}.{}\n", n / 250, n % 250)).collect();
         assert_eq!(parse(&many).len(), MAX_SERVERS);
     }
 

@@ -6,7 +6,7 @@ use crate::{
     protocol::dns::{Client, DnsStats, Engine, Failure, Flight, STALE_AFTER, SharedZone, Verdict, View},
 };
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::AsFd,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
@@ -27,6 +27,9 @@ pub(super) enum ReplyTo {
 /// Answers one network's guests.
 #[derive(Debug)]
 pub(super) struct Service {
+    /// The host's own on this network: what it asks itself comes from these, and nothing else does (to the kernel that
+    /// would be a martian).
+    host: Vec<IpAddr>,
     zone: SharedZone,
     scope: RwLock<Arc<DnsScope>>,
     engine: Mutex<Engine<ReplyTo>>,
@@ -38,11 +41,11 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub fn new(zone: SharedZone, scope: DnsScope, shared: Arc<DnsShared>) -> Arc<Self> {
+    pub fn new(host: Vec<IpAddr>, zone: SharedZone, scope: DnsScope, shared: Arc<DnsShared>) -> Arc<Self> {
         let engine = Mutex::new(Engine::new(shared.budget.clone()));
         let known = AtomicU64::new(shared.upstreams.changes());
         let scope = RwLock::new(Arc::new(scope));
-        Arc::new(Self { zone, scope, engine, shared, known, epoch: Instant::now(), took: Mutex::default() })
+        Arc::new(Self { host, zone, scope, engine, shared, known, epoch: Instant::now(), took: Mutex::default() })
     }
 
     pub fn set_scope(&self, scope: DnsScope) {
@@ -66,6 +69,12 @@ impl Service {
         Arc::clone(&self.shared.batches)
     }
 
+    /// Whether the host itself is told nothing but the zones: the resolvers that would be asked are its own, and may well
+    /// ask here.
+    fn keeps_from_host(&self) -> bool {
+        !self.shared.upstreams.is_fixed()
+    }
+
     /// Where the upstream resolvers became others, what the former said may not be what these say.
     fn follow_upstreams(&self) {
         let changes = self.shared.upstreams.changes();
@@ -82,7 +91,8 @@ impl Service {
         {
             let scope = self.scope();
             let zone = self.zone.read();
-            let view = View { zone: &zone, visible: &scope.visible, policy: &scope.policy };
+            let view = View { zone: &zone, visible: &scope.visible, policy: &scope.policy, zones_only: false };
+            let host_view = View { zones_only: self.keeps_from_host(), ..view };
             let now = self.now();
             let mut engine = self.engine();
             for at in 0..count {
@@ -92,7 +102,8 @@ impl Service {
                     continue;
                 }
                 let reply = || ReplyTo::Udp(Arc::downgrade(socket), from);
-                match engine.query(now, &view, Client { address, udp: true }, message, answer, reply) {
+                let view = if self.host.contains(&address) { &host_view } else { &view };
+                match engine.query(now, view, Client { address, udp: true }, message, answer, reply) {
                     Verdict::Answer => {
                         batch.answer(at);
                         at_once += 1;
@@ -119,7 +130,8 @@ impl Service {
         let verdict = {
             let scope = self.scope();
             let zone = self.zone.read();
-            let view = View { zone: &zone, visible: &scope.visible, policy: &scope.policy };
+            let zones_only = self.host.contains(&peer.ip()) && self.keeps_from_host();
+            let view = View { zone: &zone, visible: &scope.visible, policy: &scope.policy, zones_only };
             let client = Client { address: peer.ip(), udp: false };
             let (now, mut engine) = (self.now(), self.engine());
             if !engine.admit(now, client.address, false, scope.rate_limit) {

@@ -35,6 +35,8 @@ const NEXT_AFTER: Duration = Duration::from_secs(1);
 const GIVE_UP_AFTER: Duration = Duration::from_millis(4500);
 /// How long a resolver that did not answer is asked last.
 const AVOID_FOR: Duration = Duration::from_secs(10);
+/// The most resolvers that one question is put to.
+const MAX_ASKED: usize = 8;
 /// How often, at most, the host's resolv.conf is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -109,6 +111,11 @@ impl Upstreams {
         }
         self.changes.fetch_add(1, Ordering::Relaxed);
         state.take(source);
+    }
+
+    /// Whether somebody named them; else they are the host's own.
+    pub fn is_fixed(&self) -> bool {
+        self.lock().conf.is_none()
     }
 
     /// The resolvers in use now, in the order in which they would be asked.
@@ -234,7 +241,7 @@ impl State {
         let ourselves = |a: &SocketAddr| self.ourselves.iter().any(|o| o.ip() == a.ip() && o.port() == a.port());
         let usable = servers.iter().copied().filter(|server| !ourselves(server));
         let (last, first): (Vec<_>, Vec<_>) =
-            usable.partition(|s| self.avoided.get(s).is_some_and(|until| now < *until));
+            usable.take(MAX_ASKED).partition(|s| self.avoided.get(s).is_some_and(|until| now < *until));
         first.into_iter().chain(last).collect()
     }
 

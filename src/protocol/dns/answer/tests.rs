@@ -39,7 +39,7 @@ fn message(zone: &Zone, name: Name, record_type: RecordType) -> Option<Message> 
     question.add_query(Query::query(name, record_type));
     let mut engine = Engine::<()>::new(Budget::default());
     let (policy, mut out) = (Policy::default(), Vec::new());
-    let view = View { zone, visible: &[], policy: &policy };
+    let view = View { zone, visible: &[], policy: &policy, zones_only: false };
     let client = Client { address: ip("192.168.123.77"), udp: false };
     let bytes = question.to_vec().expect("encodes");
     match engine.query(std::time::Duration::from_secs(9), &view, client, &bytes, &mut out, || ()) {

@@ -78,7 +78,7 @@ impl World {
     fn send(&mut self, from: [u8; 4], message: &Message) -> (usize, Verdict) {
         let number = self.asked;
         self.asked += 1;
-        let view = View { zone: &self.zone, visible: &self.visible, policy: &self.policy };
+        let view = View { zone: &self.zone, visible: &self.visible, policy: &self.policy, zones_only: false };
         let client = Client { address: from.into(), udp: true };
         let (bytes, mut out) = (message.to_vec().expect("encodes"), Vec::new());
         let verdict = self.engine.query(self.now, &view, client, &bytes, &mut out, || number);

@@ -298,7 +298,7 @@ proptest! {
         }
         let zone = zone();
         let (policy, mut out) = (Policy::default(), Vec::new());
-        let view = View { zone: &zone, visible: &[], policy: &policy };
+        let view = View { zone: &zone, visible: &[], policy: &policy, zones_only: false };
         let client = Client { address: IpAddr::from([127, 0, 0, 1]), udp };
         let mut engine = Engine::<()>::new(Budget::default());
         let id = bytes.first_chunk().copied().map(u16::from_be_bytes);
