@@ -19,6 +19,7 @@ struct State {
     observed: Observed,
     /// Changes that still succeed; `None`: all.
     budget: Option<usize>,
+    refuses_limits: bool,
     applied: Vec<Change>,
     connections: Vec<Connection>,
     /// How often somebody asked for them.
@@ -67,6 +68,11 @@ impl SimHost {
         self.state().budget = changes;
     }
 
+    /// Whether it takes no limits of traffic, though it says that it does.
+    pub fn refuse_limits(&self, refuses: bool) {
+        self.state().refuses_limits = refuses;
+    }
+
     /// The changes done since the last call.
     pub fn take_applied(&self) -> Vec<Change> {
         std::mem::take(&mut self.state().applied)
@@ -96,6 +102,9 @@ impl State {
     fn apply(&mut self, change: &Change) -> Result<(), DriverError> {
         if let Some(budget) = &mut self.budget {
             *budget = budget.checked_sub(1).ok_or_else(|| DriverError::Netlink("a failure made for a test".into()))?;
+        }
+        if self.refuses_limits && change.is_limit() {
+            return Err(DriverError::Netlink("a limit that is refused for a test".into()));
         }
         let change = self.as_kernel_would(change)?;
         self.observed.datapath.apply(&change)?;

@@ -206,6 +206,40 @@ async fn a_failure_anywhere_and_a_restart_converge() {
 }
 
 #[tokio::test]
+async fn a_rate_that_cannot_be_had_keeps_no_guest_waiting() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&host, &store).await;
+    daemon.hook(HookEvent::Start(guest("web", "nat"))).await.expect("started");
+    let port = daemon.handle.view().intent.ports().next().expect("its port").id;
+    let reaches = async |status: PortStatus| {
+        let there = async {
+            while daemon.handle.view().port_status(port) != status {
+                daemon.plan().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), there).await.unwrap_or_else(|_| panic!("never {status:?}"));
+    };
+    host.refuse_limits(true);
+    let patch = serde_json::json!({ "ingress_kbps": 1000, "egress_kbps": 2000 });
+    let patch = patch.as_object().cloned().expect("an object");
+    daemon.handle.call(|reply| Command::UpdatePort(port, patch, reply)).await.expect("kept");
+    reaches(PortStatus::Degraded).await;
+    assert!(daemon.handle.view().attachments[&port].verified && host.observed().datapath.limits.is_empty());
+    // The fast path of a guest that starts anew.
+    host.unplug(&if_name("vnet0"));
+    daemon.links.send(crate::backend::LinkEvent::Gone { name: if_name("vnet0") }).await.expect("told");
+    reaches(PortStatus::Down).await;
+    host.plug(if_name("vnet0"), tap());
+    daemon.hook(HookEvent::Start(guest("web", "nat"))).await.expect("started without its rates");
+    assert_eq!(bound(&host), BTreeSet::from(["vnet0".to_owned()]));
+    reaches(PortStatus::Degraded).await;
+    host.refuse_limits(false);
+    daemon.settled().await;
+    reaches(PortStatus::Active).await;
+    assert_eq!(host.observed().datapath.limits.len(), 2);
+}
+
+#[tokio::test]
 async fn a_full_disk_changes_nothing_and_is_said() {
     let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
     let daemon = Daemon::start(&host, &store).await;
