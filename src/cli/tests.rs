@@ -200,6 +200,7 @@ async fn subnets_and_ports() {
             "pools": ["10.0.0.10-10.0.0.19", "10.0.0.30-10.0.0.39"], "dhcp": true, "dns_servers": ["10.0.0.53"],
             "host_routes": [{"destination": "10.9.0.0/16", "next_hop": "10.0.0.9"}], "forward": "none",
             "lease_seconds": 7200, "dhcp_options": [], "dhcp_boot": [], "dhcp_relays": ["10.0.0.4"],
+            "ipv6_mode": null, "pd_block": null, "pd_length": null, "ntp_servers": [],
             "dhcp_pool_full": false, "status": "active", "problems": []})
     );
     prints(&bench, "subnet set blue dhcp=no route= dns=1.1.1.1,9.9.9.9 lease-time=infinite").await;

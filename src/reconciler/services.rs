@@ -132,7 +132,7 @@ fn scope_of(view: &View, network: &Network, interface: &IfName, subnets: &[&Subn
         server_address,
         subnets: served.iter().filter_map(|subnet| subnet_of(network, subnet, local)).collect(),
         hosts,
-        relays: served.iter().flat_map(|subnet| &subnet.dhcp_relays).copied().collect(),
+        relays: served.iter().flat_map(|subnet| &subnet.dhcp_relays).copied().filter_map(v4).collect(),
         rapid_commit: local,
         probe: true,
         leases_per_port: view.host.dhcp.leases_per_port,

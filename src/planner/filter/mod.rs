@@ -107,7 +107,7 @@ fn all_guests<'a>(input: Input<'a>, plan: &Plan) -> Vec<Guest<'a>> {
 
 /// Those of these ports that are in place in the plan.
 fn guests<'a>(input: Input<'a>, ports: impl Iterator<Item = (PortId, &'a IfName)>, plan: &Plan) -> Vec<Guest<'a>> {
-    let allots = |subnet: &&Subnet| !subnet.pools.is_empty();
+    let allots = |subnet: &&Subnet| !subnet.pools.is_empty() || subnet.autoconfigured();
     let allotting: BTreeSet<NetworkId> = input.intent.subnets().filter(allots).map(|subnet| subnet.network).collect();
     ports
         .filter_map(|(id, tap)| {

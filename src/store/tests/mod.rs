@@ -69,6 +69,9 @@ fn subnet(n: u8, of: u8) -> Subnet {
         dhcp_options: vec!["ntp-servers=10.0.0.1".parse().expect("an option")],
         dhcp_boot: Vec::new(),
         dhcp_relays: Vec::new(),
+        ipv6_mode: None,
+        delegation: None,
+        ntp_servers: Vec::new(),
     }
 }
 
