@@ -345,6 +345,8 @@ async fn status_plan_leases_and_log_level() {
         network: network.0,
         address: [10, 0, 0, 7].into(),
         client: vec![1, 0x52],
+        iaid: None,
+        prefix_length: None,
         mac: "52:54:00:00:00:01".parse().expect("valid"),
         host_name: Some("we\x1bb".into()),
         port: None,

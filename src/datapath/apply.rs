@@ -57,7 +57,9 @@ impl Datapath {
                 self.addresses.remove(&(link.clone(), *address));
             }
             Change::SetSysctl { key, value } => {
-                self.link_mut(key.link())?;
+                if let Some(link) = key.link() {
+                    self.link_mut(link)?;
+                }
                 self.sysctls.insert(key.clone(), value.clone());
             }
             Change::ReplaceTable { family, table } => {
@@ -137,7 +139,7 @@ impl Datapath {
         self.links.remove(name);
         self.vlans.retain(|(link, _), _| link != name);
         self.addresses.retain(|(link, _)| link != name);
-        self.sysctls.retain(|key: &Sysctl, _| key.link() != name);
+        self.sysctls.retain(|key: &Sysctl, _| key.link() != Some(name));
         let ports: Vec<IfName> =
             self.links.iter().filter(|(_, link)| link.master() == Some(name)).map(|(port, _)| port.clone()).collect();
         for port in ports {

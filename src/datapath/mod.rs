@@ -39,12 +39,25 @@ pub enum Sysctl {
     Ipv4Forwarding(IfName),
     /// `net.ipv6.conf.LINK.disable_ipv6`: 0 or 1.
     Ipv6Disabled(IfName),
+    /// `net.ipv6.conf.LINK.accept_ra`: 0, 1 (where the link does not forward) or 2.
+    Ipv6AcceptRa(IfName),
+    /// `net.ipv6.conf.LINK.forwarding`: 0, as a host, or 1, as a router. Whether packets are forwarded at all does not
+    /// follow from it.
+    Ipv6Forwarding(IfName),
+    /// `net.ipv6.conf.all.forwarding`: whether packets are forwarded. Setting it leaves the links' own settings as they
+    /// were, which the kernel alone would not.
+    Ipv6ForwardingPath,
 }
 
 impl Sysctl {
-    pub fn link(&self) -> &IfName {
+    /// `None`: of the host.
+    pub fn link(&self) -> Option<&IfName> {
         match self {
-            Sysctl::Ipv4Forwarding(link) | Sysctl::Ipv6Disabled(link) => link,
+            Sysctl::Ipv4Forwarding(link)
+            | Sysctl::Ipv6Disabled(link)
+            | Sysctl::Ipv6AcceptRa(link)
+            | Sysctl::Ipv6Forwarding(link) => Some(link),
+            Sysctl::Ipv6ForwardingPath => None,
         }
     }
 
@@ -53,7 +66,28 @@ impl Sysctl {
         match self {
             Sysctl::Ipv4Forwarding(link) => format!("net/ipv4/conf/{link}/forwarding"),
             Sysctl::Ipv6Disabled(link) => format!("net/ipv6/conf/{link}/disable_ipv6"),
+            Sysctl::Ipv6AcceptRa(link) => format!("net/ipv6/conf/{link}/accept_ra"),
+            Sysctl::Ipv6Forwarding(link) => format!("net/ipv6/conf/{link}/forwarding"),
+            Sysctl::Ipv6ForwardingPath => "net/ipv6/conf/all/forwarding".to_owned(),
         }
+    }
+
+    /// The parameter at this path, where it is one of these.
+    pub fn at(path: &str) -> Option<Self> {
+        if path == Sysctl::Ipv6ForwardingPath.path() {
+            return Some(Sysctl::Ipv6ForwardingPath);
+        }
+        let mut parts = path.strip_prefix("net/")?.splitn(4, '/');
+        let (family, _, link, name) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let link = IfName::new(link).ok()?;
+        let all = match (family, name) {
+            ("ipv4", "forwarding") => Sysctl::Ipv4Forwarding(link),
+            ("ipv6", "disable_ipv6") => Sysctl::Ipv6Disabled(link),
+            ("ipv6", "accept_ra") => Sysctl::Ipv6AcceptRa(link),
+            ("ipv6", "forwarding") => Sysctl::Ipv6Forwarding(link),
+            _ => return None,
+        };
+        (all.path() == path).then_some(all)
     }
 }
 
@@ -67,8 +101,12 @@ impl std::fmt::Display for Sysctl {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observed {
     pub datapath: Datapath,
-    /// Links that a default route leaves by.
+    /// Links that an IPv4 default route leaves by.
     pub default_route_links: BTreeSet<IfName>,
+    /// Links that an IPv6 default route leaves by.
+    pub default_route_links6: BTreeSet<IfName>,
+    /// Links that the kernel, or somebody for it, learnt an IPv6 route on from router advertisements.
+    pub advertised_links: BTreeSet<IfName>,
     pub capabilities: Capabilities,
     /// What others' packet filters do that ours cannot mend.
     pub obstacles: BTreeSet<Obstacle>,

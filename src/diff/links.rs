@@ -1,6 +1,6 @@
 use super::{Context, vlans::entries};
 use crate::{
-    datapath::{BridgeSettings, Change, Link, LinkChange, LinkKind},
+    datapath::{BridgeSettings, Change, Link, LinkChange, LinkKind, Sysctl},
     net::IfName,
 };
 use std::collections::BTreeSet;
@@ -132,6 +132,8 @@ impl Context<'_> {
                 self.make_or_set(name, want);
             }
         }
+        // A link without IPv6 takes no IPv6 address.
+        self.set_sysctls(|key| matches!(key, Sysctl::Ipv6Disabled(_)));
         for (link, address) in &self.desired.addresses {
             if self.is_made(link) || !self.observed.addresses.contains(&(link.clone(), *address)) {
                 self.changes.push(Change::AddAddress { link: link.clone(), address: *address });
@@ -139,10 +141,13 @@ impl Context<'_> {
         }
     }
 
-    pub(super) fn set_sysctls(&mut self) {
-        for (key, value) in &self.desired.sysctls {
-            let link = key.link();
-            if self.is_made(link) || self.observed.sysctls.get(key) != Some(value) {
+    pub(super) fn set_other_sysctls(&mut self) {
+        self.set_sysctls(|key| !matches!(key, Sysctl::Ipv6Disabled(_)));
+    }
+
+    fn set_sysctls(&mut self, which: impl Fn(&Sysctl) -> bool) {
+        for (key, value) in self.desired.sysctls.iter().filter(|(key, _)| which(key)) {
+            if key.link().is_some_and(|link| self.is_made(link)) || self.observed.sysctls.get(key) != Some(value) {
                 self.changes.push(Change::SetSysctl { key: key.clone(), value: value.clone() });
             }
         }

@@ -47,7 +47,7 @@ pub fn diff(observed: &Datapath, desired: &Datapath, scope: Scope<'_>) -> Vec<Ch
     context.make_bridges();
     context.place_links();
     context.make_gateways();
-    context.set_sysctls();
+    context.set_other_sysctls();
     context.raise_links();
     context.admit();
     context.admit_elements();

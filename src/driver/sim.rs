@@ -143,7 +143,10 @@ impl Driver for SimDriver {
             .extend(all.links.iter().filter(|(name, _)| links.contains(*name)).map(|(n, l)| (n.clone(), l.clone())));
         part.vlans.extend(all.vlans.iter().filter(|((name, _), _)| links.contains(name)).map(|(k, v)| (k.clone(), *v)));
         part.sysctls.extend(
-            all.sysctls.iter().filter(|(key, _)| links.contains(key.link())).map(|(k, v)| (k.clone(), v.clone())),
+            all.sysctls
+                .iter()
+                .filter(|(key, _)| key.link().is_some_and(|link| links.contains(link)))
+                .map(|(k, v)| (k.clone(), v.clone())),
         );
         Ok(part)
     }

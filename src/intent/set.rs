@@ -207,7 +207,8 @@ impl Intent {
                 before.push(Change::PutPort(kept.clone()));
             }
             let held = |ip: &FixedIp| {
-                ip.address.is_ipv6() && !self.subnets.get(&ip.subnet).is_some_and(Subnet::autoconfigured)
+                let of = if ip.subnet == subnet.id { Some(subnet) } else { self.subnets.get(&ip.subnet) };
+                ip.address.is_ipv6() && !of.is_some_and(Subnet::autoconfigured)
             };
             let address = match subnet.autoconfigured_address(port.mac) {
                 Some(address) => {

@@ -49,7 +49,8 @@ pub fn plan(input: Input<'_>) -> Plan {
     let gateways = l3::plan_gateways(input, &bridges, &mut plan);
     l3::plan_forwarding(input, &gateways, &mut plan);
     filter::plan_filters(input, &bridges, &mut plan);
-    forward::plan_forward_table(input.host, &gateways, &mut plan);
+    let hosts6 = l3::hosts6(input, &plan);
+    forward::plan_forward_table(input.host, &gateways, &hosts6, &mut plan);
     neighbours::plan_admissions(input, &bridges, &gateways, &mut plan);
     plan
 }

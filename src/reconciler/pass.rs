@@ -174,7 +174,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             .iter()
             .filter_map(|change| match change {
                 Change::SetSysctl { key, .. } if !self.previous.contains_key(key) => {
-                    observed.links.get(key.link()).filter(|link| !link.is_owned())?;
+                    if let Some(link) = key.link() {
+                        observed.links.get(link).filter(|link| !link.is_owned())?;
+                    }
                     Some((key.clone(), observed.sysctls.get(key).cloned().unwrap_or_else(|| "0".into())))
                 }
                 _ => None,
@@ -198,7 +200,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             .previous
             .iter()
             .filter(|(key, before)| {
-                let gone = !observed.links.contains_key(key.link());
+                let gone = key.link().is_some_and(|link| !observed.links.contains_key(link));
                 gone || wanted.get(key) == Some(before) && observed.sysctls.get(key) == Some(before)
             })
             .map(|(key, _)| key.clone())
@@ -221,7 +223,7 @@ fn concerned(change: &Change) -> Option<IfName> {
         | Change::DeleteVlan { link, .. }
         | Change::AddAddress { link, .. }
         | Change::DeleteAddress { link, .. } => Some(link.clone()),
-        Change::SetSysctl { key, .. } => Some(key.link().clone()),
+        Change::SetSysctl { key, .. } => key.link().cloned(),
         _ => None,
     }
 }

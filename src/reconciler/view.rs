@@ -20,6 +20,8 @@ pub struct View {
     pub leases: BTreeMap<(NetworkId, IpAddr), LeaseRecord>,
     /// What leases' expiries are to be compared with.
     pub lease_clock: LeaseClock,
+    /// The DUID of the DHCPv6 servers (RFC 8415 section 11).
+    pub server_id: Vec<u8>,
     /// Subnets whose DHCP pools have no address for another guest.
     pub full_pools: BTreeSet<SubnetId>,
     /// What is wrong now, each with what to do about it.

@@ -7,7 +7,7 @@ use crate::{
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::{
     AddressFamily,
-    address::{AddressAttribute, AddressMessage},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
     link::{
         AfSpecBridge, BridgeFlag, BridgeStpState, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridge, InfoData, InfoKind,
         InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
@@ -64,10 +64,10 @@ pub(super) fn all_addresses() -> AddressMessage {
     AddressMessage::default()
 }
 
-/// IPv4 routes of the main table.
-pub(super) fn main_routes() -> RouteMessage {
+/// A family's routes of the main table.
+pub(super) fn main_routes(family: AddressFamily) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = family;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message
 }
@@ -163,6 +163,10 @@ pub(super) fn address(index: u32, address: &Address) -> AddressMessage {
         IpNet::V4(_) => AddressFamily::Inet,
         IpNet::V6(_) => AddressFamily::Inet6,
     };
+    if let IpNet::V6(_) = address {
+        // The host alone gives addresses there; a server is to listen at once, before any guest is.
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
     message.attributes.push(AddressAttribute::Local(address.addr()));
     message.attributes.push(AddressAttribute::Address(address.addr()));
     if let (IpAddr::V4(broadcast), 0..=30) = (address.broadcast(), address.prefix_len()) {

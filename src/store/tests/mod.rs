@@ -103,6 +103,8 @@ fn lease(of: u8, octet: u8) -> LeaseRecord {
         network: network_id(of).0,
         address: format!("10.0.{of}.{octet}").parse().expect("an address"),
         client: vec![1, 0, 255, octet],
+        iaid: None,
+        prefix_length: None,
         mac: format!("52:54:00:00:01:{octet:02x}").parse().expect("a MAC address"),
         host_name: Some("naïve\u{0}name".into()),
         port: Some(port_id(octet).0),
