@@ -63,6 +63,7 @@ impl Host {
             attachments: &self.attachments,
             observed: &self.observed,
             previous: &self.previous,
+            delegated: &[],
         }
     }
 }

@@ -284,7 +284,7 @@ async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliEr
         return out.document(&subnet);
     }
     let routes: Vec<_> = subnet.host_routes.iter().map(|r| format!("{} via {}", r.destination, r.next_hop)).collect();
-    out.fields(&[
+    let mut fields = vec![
         ("name", subnet.name.to_owned()),
         ("id", subnet.id.to_owned()),
         ("network", subnet.network.clone()),
@@ -300,11 +300,20 @@ async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliEr
         ("dhcp options", subnet.dhcp_options.join("\n")),
         ("boot", subnet.dhcp_boot.join("\n")),
         ("relays", subnet.dhcp_relays.join("\n")),
-        ("ipv6 mode", subnet.ipv6_mode.unwrap_or_default().to_owned()),
-        ("delegates", delegates(&subnet)),
-        ("time servers", subnet.ntp_servers.join("\n")),
         ("pool", if subnet.dhcp_pool_full { "full" } else { "has free addresses" }.to_owned()),
         ("status", subnet.status.to_owned()),
         ("problems", subnet.problems.join("\n")),
-    ])
+    ];
+    if subnet.cidr.contains(':') {
+        let own = [
+            ("ipv6 mode", subnet.ipv6_mode.unwrap_or("none").to_owned()),
+            ("delegates", delegates(&subnet)),
+            ("time servers", subnet.ntp_servers.join("\n")),
+        ];
+        // Beside what it tells guests otherwise.
+        let at = fields.iter().position(|(name, _)| *name == "dhcp options").unwrap_or(fields.len());
+        fields.retain(|(name, _)| !matches!(*name, "dhcp options" | "boot"));
+        fields.splice(at..at, own);
+    }
+    out.fields(&fields)
 }

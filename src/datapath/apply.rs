@@ -56,6 +56,13 @@ impl Datapath {
                 self.link_mut(link)?;
                 self.addresses.remove(&(link.clone(), *address));
             }
+            Change::AddRoute(route) => {
+                self.link_mut(&route.link)?;
+                self.routes.insert(route.clone());
+            }
+            Change::DeleteRoute(route) => {
+                self.routes.remove(route);
+            }
             Change::SetSysctl { key, value } => {
                 if let Some(link) = key.link() {
                     self.link_mut(link)?;
@@ -139,6 +146,7 @@ impl Datapath {
         self.links.remove(name);
         self.vlans.retain(|(link, _), _| link != name);
         self.addresses.retain(|(link, _)| link != name);
+        self.routes.retain(|route| route.link != *name);
         self.sysctls.retain(|key: &Sysctl, _| key.link() != Some(name));
         let ports: Vec<IfName> =
             self.links.iter().filter(|(_, link)| link.master() == Some(name)).map(|(port, _)| port.clone()).collect();

@@ -1,4 +1,4 @@
-use super::{Address, Admission, Datapath, Family, Link, Neighbour, Sysctl, Table, Text, VlanEntry};
+use super::{Address, Admission, Datapath, Family, Link, Neighbour, Route, Sysctl, Table, Text, VlanEntry};
 use crate::net::{IfName, MacAddr, VlanId};
 use std::{collections::BTreeSet, fmt};
 
@@ -33,6 +33,8 @@ pub enum Change {
         link: IfName,
         address: Address,
     },
+    AddRoute(Route),
+    DeleteRoute(Route),
     SetSysctl {
         key: Sysctl,
         value: String,
@@ -144,6 +146,10 @@ impl fmt::Display for Change {
             Change::DeleteVlan { link, vid } => write!(f, "- {link}: VLAN {vid}"),
             Change::AddAddress { link, address } => write!(f, "+ {link}: address {address}"),
             Change::DeleteAddress { link, address } => write!(f, "- {link}: address {address}"),
+            Change::AddRoute(Route { destination, via, link }) => write!(f, "+ {link}: route {destination} via {via}"),
+            Change::DeleteRoute(Route { destination, via, link }) => {
+                write!(f, "- {link}: route {destination} via {via}")
+            }
             Change::SetSysctl { key, value } => write!(f, "~ {key} = {value}"),
             Change::ReplaceTable { family, table } => {
                 let elements: usize = table.sets.values().map(|set| set.elements.len()).sum();

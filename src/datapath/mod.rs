@@ -15,8 +15,11 @@ pub use link::{Address, BridgeSettings, Link, LinkKind, OWNED, VlanEntry, owned_
 pub use neighbour::{Admission, Iptables, Neighbour, Obstacle, TAG, UserChain, ZONE};
 pub use table::{BOUND, Family, Set, Table, Text, element_link, link_element};
 
-use crate::net::{IfName, VlanId};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::net::{IfName, Ipv6Net, VlanId};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv6Addr,
+};
 
 /// What the kernel has, or is to have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,11 +28,21 @@ pub struct Datapath {
     /// VLANs that a bridge port, or a bridge itself, belongs to.
     pub vlans: BTreeMap<(IfName, VlanId), VlanEntry>,
     pub addresses: BTreeSet<(IfName, Address)>,
+    /// Our own routes, to prefixes that guests were delegated.
+    pub routes: BTreeSet<Route>,
     pub sysctls: BTreeMap<Sysctl, String>,
     /// Our own nftables tables, each named `vmfabric`.
     pub tables: BTreeMap<Family, Table>,
     /// Our entries in packet filters that others run. Observed: each that is there, with entries or without.
     pub admissions: BTreeMap<Neighbour, BTreeSet<Admission>>,
+}
+
+/// A route of ours, known by its protocol number (`RTPROT`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    pub destination: Ipv6Net,
+    pub via: Ipv6Addr,
+    pub link: IfName,
 }
 
 /// A kernel parameter under `/proc/sys` (kernel `Documentation/networking/ip-sysctl.rst`).

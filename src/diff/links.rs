@@ -35,6 +35,8 @@ impl Context<'_> {
                 self.changes.push(Change::DeleteAddress { link: link.clone(), address: *address });
             }
         }
+        let gone = self.observed.routes.iter().filter(|route| !self.desired.routes.contains(*route));
+        self.changes.extend(gone.map(|route| Change::DeleteRoute(route.clone())));
         let (mut stacked, mut base, mut released) = (Vec::new(), Vec::new(), Vec::new());
         for (name, have) in self.observed.links.iter().filter(|(_, have)| have.is_owned()) {
             let want = self.desired.links.get(name);
@@ -166,6 +168,15 @@ impl Context<'_> {
             if (exists || made) && want.up.is_some_and(|up| up != is_up) {
                 let change = LinkChange { up: want.up, ..LinkChange::default() };
                 self.changes.push(Change::SetLink { name: name.clone(), change });
+            }
+        }
+    }
+
+    /// Routes lead by links that are up.
+    pub(super) fn add_routes(&mut self) {
+        for route in &self.desired.routes {
+            if self.is_made(&route.link) || !self.observed.routes.contains(route) {
+                self.changes.push(Change::AddRoute(route.clone()));
             }
         }
     }

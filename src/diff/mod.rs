@@ -49,6 +49,7 @@ pub fn diff(observed: &Datapath, desired: &Datapath, scope: Scope<'_>) -> Vec<Ch
     context.make_gateways();
     context.set_other_sysctls();
     context.raise_links();
+    context.add_routes();
     context.admit();
     context.admit_elements();
     context.remove_tables();

@@ -1,11 +1,11 @@
 //! The host's own layer 3 on networks: addresses, forwarding.
 
 use super::{
-    Input, Plan, Problem, Subject,
+    DelegatedPrefix, Input, Plan, Problem, Subject,
     bridge::{Placement, Placements},
 };
 use crate::{
-    datapath::{Link, LinkKind, Sysctl, VlanEntry, owned_alias},
+    datapath::{Link, LinkKind, Route, Sysctl, VlanEntry, owned_alias},
     intent::{Forward, Network, Segment, Subnet},
     net::{IfName, IpNet, VlanId},
 };
@@ -38,6 +38,7 @@ pub(super) fn plan_gateways(input: Input<'_>, placements: &Placements, plan: &mu
             let address = IpNet::new(address, subnet.cidr.prefix_len()).expect("a prefix length of its own family");
             plan.desired.addresses.insert((link.clone(), address));
             let delegates = subnet.delegation.map(|delegation| IpNet::V6(delegation.block));
+            plan_delegated(input, subnet, &link, plan);
             gateways.push(Gateway { link, cidr: subnet.cidr, forward: subnet.forward, delegates });
         }
     }
@@ -53,6 +54,19 @@ pub(super) fn plan_gateways(input: Input<'_>, placements: &Placements, plan: &mu
         }
     }
     gateways
+}
+
+/// What guests were delegated out of a subnet's block is behind them. Their link-local address is the one that port
+/// security knows.
+fn plan_delegated(input: Input<'_>, subnet: &Subnet, link: &IfName, plan: &mut Plan) {
+    let Some(delegation) = subnet.delegation else { return };
+    let here = |d: &&DelegatedPrefix| d.network == subnet.network && delegation.block.contains(&d.prefix);
+    let routes = input.delegated.iter().filter(here);
+    plan.desired.routes.extend(routes.map(|delegated| Route {
+        destination: delegated.prefix,
+        via: delegated.mac.link_local(),
+        link: link.clone(),
+    }));
 }
 
 /// The interface that the host's addresses on a network are on.
@@ -177,5 +191,10 @@ pub(super) fn hosts6(input: Input<'_>, plan: &Plan) -> Vec<IfName> {
         _ => None,
     };
     let hosts = observed.sysctls.iter().filter_map(|(key, value)| host(key, value));
-    hosts.filter(|link| observed.links.get(link).is_some_and(|link| !link.is_owned())).collect()
+    // What is ours goes, or is about to be let go of.
+    let others = |link: &IfName| {
+        let made = |link: &Link| link.is_owned() && !matches!(link.kind, Some(LinkKind::Other(_)));
+        !plan.desired.links.contains_key(link) && observed.links.get(link).is_some_and(|link| !made(link))
+    };
+    hosts.filter(others).collect()
 }

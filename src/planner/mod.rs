@@ -15,8 +15,8 @@ pub use problem::{Problem, Subject};
 
 use crate::{
     datapath::{Datapath, Observed, Sysctl},
-    intent::{HostConfig, Intent, PortId},
-    net::IfName,
+    intent::{HostConfig, Intent, NetworkId, PortId},
+    net::{IfName, Ipv6Net, MacAddr},
 };
 use std::collections::BTreeMap;
 
@@ -30,6 +30,16 @@ pub struct Input<'a> {
     pub observed: &'a Observed,
     /// What kernel parameters were before we set them.
     pub previous: &'a BTreeMap<Sysctl, String>,
+    /// Prefixes that guests were delegated by DHCPv6.
+    pub delegated: &'a [DelegatedPrefix],
+}
+
+/// A prefix behind the guest with this NIC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DelegatedPrefix {
+    pub network: NetworkId,
+    pub mac: MacAddr,
+    pub prefix: Ipv6Net,
 }
 
 /// What should be, and what cannot be.

@@ -71,18 +71,28 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     fn lease_granted(&mut self, lease: LeaseRecord) {
         let network = NetworkId(lease.network);
         // Its name is in DNS already: the outlets see to that when it is stored.
+        let delegated = lease.prefix_length.is_some();
         self.view_mut().leases.insert((network, lease.address), lease);
+        self.note_delegated(delegated);
         self.notify(Notice::LeasesChanged(network));
     }
 
     fn lease_ended(&mut self, lease: &LeaseRecord) {
         let network = NetworkId(lease.network);
         let old = self.view_mut().leases.remove(&(network, lease.address));
+        self.note_delegated(lease.prefix_length.is_some());
         // One that runs out stays in the store as it is, which the outlets do not hear of.
         if old.is_some_and(|old| old.host_name.is_some()) {
             self.touched.insert(network);
         }
         self.notify(Notice::LeasesChanged(network));
+    }
+
+    /// Routes lead to delegated prefixes, and filters let them speak.
+    fn note_delegated(&mut self, concerned: bool) {
+        if concerned && self.view_mut().take_delegated() {
+            self.mark_dirty();
+        }
     }
 
     async fn reload_leases(&mut self) {

@@ -25,6 +25,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 attachments: &self.taps,
                 observed: &self.observed,
                 previous: &self.previous,
+                delegated: &view.delegated,
             })
         };
         self.fill_listed(&mut plan).await;
@@ -223,6 +224,7 @@ fn concerned(change: &Change) -> Option<IfName> {
         | Change::DeleteVlan { link, .. }
         | Change::AddAddress { link, .. }
         | Change::DeleteAddress { link, .. } => Some(link.clone()),
+        Change::AddRoute(route) | Change::DeleteRoute(route) => Some(route.link.clone()),
         Change::SetSysctl { key, .. } => key.link().cloned(),
         _ => None,
     }

@@ -68,6 +68,7 @@ guest() {
 }
 cat >/run/rig/dhclient-script <<'S'
 #!/bin/sh
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
 [ -z "$new_ip6_address" ] || ip -6 addr replace "$new_ip6_address/128" dev "$interface"
 exit 0
 S
@@ -75,22 +76,29 @@ chmod 755 /run/rig/dhclient-script
 lease6() { # NAME [ARG...]: runs dhclient until it has its address
   local name=$1
   shift
-  wait_for 20 eval "ip -n $name -6 addr show dev eth0 | grep -q 'fe80.*scope link'"
+  wait_for 20 eval "ip -n $name -6 addr show dev eth0 | grep -v tentative | grep -q 'fe80.*scope link'"
   timeout 60 ip netns exec "$name" dhclient -6 -1 -sf /run/rig/dhclient-script -lf "/run/rig/$name.leases" \
     -pf "/run/rig/$name.pid" "$@" eth0
 }
-address() { ip -n "$1" -6 -o addr show dev eth0 scope global | awk '{ sub("/.*", "", $4); print $4; exit }'; }
+address() { ip -n "$1" -6 -o addr show dev eth0 scope global -tentative | awk '{ sub("/.*", "", $4); print $4; exit }'; }
 pings() { ip netns exec "$1" ping -6 -c 2 -i 0.2 -W 3 "$2"; } # NAMESPACE ADDRESS
 asks() { [ "$(ip netns exec "$1" dig +short +time=3 "@$2" "${@:3}")" != "" ] && ip netns exec "$1" dig +short "@$2" "${@:3}"; }
 
 need "guest a" guest a 0a lab
 need "guest b" guest b 0b lab
-check "a has its address by DHCPv6" lease6 a
-check "b too" lease6 b
+usable() { [ -n "$(address "$1")" ]; }
+check "a has its address by DHCPv6" eval 'lease6 a -N -P && eventually usable a'
+check "b too" eval 'lease6 b && eventually usable b'
 a=$(address a) b=$(address b)
 check "those that their ports have" eval 'vmfabric port show a | grep -qF "$a" && vmfabric port show b | grep -qF "$b"'
 check "their leases are listed" eval 'vmfabric lease list | grep -F "$a" && vmfabric lease list | grep -F "$b"'
 routed() { ip -n "$1" -6 route show default | grep -q "via fe80::.* proto ra"; }
+delegated() { ip -6 route show 2001:db8:8000::/64 | grep -q "via fe80::5054:ff:fe00:a dev $bridge"; }
+check "a prefix was delegated to a, and leads there" eventually delegated
+check "it is listed" eval 'vmfabric lease list | grep -qF 2001:db8:8000::/64'
+ip -n wan route add 2001:db8:8000::/56 via "$wan"
+ip -n a addr add 2001:db8:8000::1/128 dev lo
+check "what is behind a is reached" pings wan 2001:db8:8000::1
 check "they know their router" eval 'eventually routed a && eventually routed b'
 check "they ping each other" pings a "$b"
 check "and their gateway" pings a 2001:db8:7::1
@@ -100,6 +108,7 @@ check "a finds b by name, over IPv6" eval '[ "$(asks a 2001:db8:7::1 b.lab.inter
 check "and by address" eval 'asks a 2001:db8:7::1 -x "$b" | grep -qx "b.lab.internal."'
 spoofs() { ip -n a addr add 2001:db8:7::bad/128 dev eth0 nodad; not ip netns exec a ping -6 -c 1 -W 1 -I 2001:db8:7::bad 2001:db8:7::1; }
 check "a cannot take another address" spoofs
+ip -n a addr del 2001:db8:7::bad/128 dev eth0
 advertises() { ip netns exec a timeout 3 python3 /run/rig/advertise.py; not eval 'ip -n b -6 addr | grep -q 2001:db8:ffff'; }
 check "nor play the router" advertises
 
@@ -129,6 +138,7 @@ check "no forwarding for lab any more" vmfabric subnet set lab forward=none gate
 check "its guests lose their router" eventually eval 'not routed a && not routed b'
 check "and home's do not" routed c
 for name in a b c; do
+  ip netns pids $name | xargs -r kill
   ip netns del $name
 done
 for number in 0a 0b 0c; do wait_for 10 eval "not ip link show vnet$number"; done

@@ -71,6 +71,18 @@ impl Worker {
                     outcome => outcome.map_err(|error| on_link(link, error)),
                 }
             }
+            Change::AddRoute(route) => {
+                let message = RouteNetlinkMessage::NewRoute(encode::route(index_of(&route.link)?, route));
+                let outcome = self.netlink.change(NLM_F_CREATE | NLM_F_REPLACE, message);
+                outcome.map_err(|error| on_link(&route.link, error))
+            }
+            Change::DeleteRoute(route) => {
+                let message = RouteNetlinkMessage::DelRoute(encode::route(index_of(&route.link)?, route));
+                match self.netlink.change(0, message) {
+                    Err(error) if error.errno() == Some(libc::ESRCH) => Ok(()),
+                    outcome => outcome.map_err(|error| on_link(&route.link, error)),
+                }
+            }
             Change::SetSysctl { key, value } => set_sysctl(key, value),
             Change::Admit { at, admissions } => iptables::change(*at, admissions, true),
             Change::Withdraw { at, admissions } => iptables::change(*at, admissions, false),

@@ -1,9 +1,10 @@
 //! What the kernel's messages say, in our vocabulary. Only the attributes that we use are read, so that no exotic link
 //! elsewhere on the host can spoil an observation.
 
+use super::encode::OWN_ROUTES;
 use crate::{
     datapath::{Address, BridgeSettings, Link, LinkKind, VlanEntry},
-    net::{IfName, IpNet, MacAddr, VlanId},
+    net::{IfName, IpNet, Ipv6Net, MacAddr, VlanId},
 };
 use netlink_packet_core::NlasIterator;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -243,6 +244,22 @@ pub(super) fn decode_default_route(payload: &[u8]) -> Option<DefaultRoute> {
     });
     let advertised = header[5] == FROM_ADVERTISEMENT;
     (table == u32::from(libc::RT_TABLE_MAIN)).then_some(DefaultRoute { ipv6, advertised, links })
+}
+
+/// The destination, gateway and link of an `rtmsg` that is a route of ours.
+pub(super) fn decode_own_route(payload: &[u8]) -> Option<(Ipv6Net, Ipv6Addr, u32)> {
+    let header: &[u8; 12] = payload.first_chunk()?;
+    if i32::from(header[0]) != libc::AF_INET6 || header[5] != OWN_ROUTES {
+        return None;
+    }
+    let (mut destination, mut via, mut link) = (None, None, None);
+    attributes(payload.get(12..)?, |kind, value| match (kind, ip(libc::AF_INET6, value)) {
+        (libc::RTA_DST, Some(IpAddr::V6(address))) => destination = Ipv6Net::new(address, header[1]).ok(),
+        (libc::RTA_GATEWAY, Some(IpAddr::V6(address))) => via = Some(address),
+        (libc::RTA_OIF, _) => link = u32_at(value, 0),
+        _ => {}
+    });
+    Some((destination?, via?, link?))
 }
 
 fn attributes(bytes: &[u8], mut each: impl FnMut(u16, &[u8])) {

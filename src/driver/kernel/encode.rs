@@ -1,7 +1,7 @@
 //! Requests for the kernel.
 
 use crate::{
-    datapath::{Address, BridgeSettings, LinkChange, VlanEntry},
+    datapath::{Address, BridgeSettings, LinkChange, Route, VlanEntry},
     net::{IfName, IpNet, MacAddr, VlanId},
 };
 use netlink_packet_core::DefaultNla;
@@ -12,7 +12,7 @@ use netlink_packet_route::{
         AfSpecBridge, BridgeFlag, BridgeStpState, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridge, InfoData, InfoKind,
         InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
     },
-    route::{RouteHeader, RouteMessage},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
 use std::net::IpAddr;
 
@@ -71,6 +71,21 @@ pub(super) fn main_routes(family: AddressFamily) -> RouteMessage {
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message
 }
+
+/// A route of ours in the main table.
+pub(super) fn route(index: u32, route: &Route) -> RouteMessage {
+    let mut message = main_routes(AddressFamily::Inet6);
+    message.header.destination_prefix_length = route.destination.prefix_len();
+    message.header.protocol = RouteProtocol::from(OWN_ROUTES);
+    message.header.kind = RouteType::Unicast;
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet6(route.destination.network())));
+    message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet6(route.via)));
+    message.attributes.push(RouteAttribute::Oif(index));
+    message
+}
+
+/// The protocol number of our routes: one that nobody has in `/etc/iproute2/rt_protos`.
+pub(super) const OWN_ROUTES: u8 = 118;
 
 /// A bridge with no STP; it forwards at once.
 ///

@@ -2,21 +2,24 @@
 
 use super::{
     Worker,
-    decode::{DefaultRoute, RawLink, decode_address, decode_default_route, decode_vlans},
+    decode::{DefaultRoute, RawLink, decode_address, decode_default_route, decode_own_route, decode_vlans},
     encode,
     netlink::{self, Netlink, bytes},
 };
 use crate::{
     backend::DriverError,
-    datapath::{BridgeSettings, Datapath, Family, Link, LinkKind, Observed, Sysctl, VlanEntry},
-    net::{IfName, VlanId},
+    datapath::{BridgeSettings, Datapath, Family, Link, LinkKind, Observed, Route, Sysctl, VlanEntry},
+    net::{IfName, Ipv6Net, VlanId},
 };
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::Ipv6Addr,
+};
 
 impl Worker {
-    /// Five dumps and two listings, however many links there are.
+    /// Six dumps and two listings, however many links there are.
     pub(super) fn observe(&mut self) -> Result<Observed, DriverError> {
         let links = dump_links(&mut self.netlink)?;
         let names = names(&links);
@@ -43,6 +46,10 @@ impl Worker {
         }
         let mut routes = default_routes(&mut self.netlink, AddressFamily::Inet)?;
         routes.extend(default_routes(&mut self.netlink, AddressFamily::Inet6)?);
+        for (destination, via, link) in own_routes(&mut self.netlink)? {
+            let route = names.get(&link).map(|link| Route { destination, via, link: link.clone() });
+            datapath.routes.extend(route);
+        }
         let links_of = |which: fn(&DefaultRoute) -> bool| -> BTreeSet<IfName> {
             let links = routes.iter().filter(|route| which(route)).flat_map(|route| &route.links);
             links.filter_map(|index| names.get(index).cloned()).collect()
@@ -126,10 +133,15 @@ fn insert(datapath: &mut Datapath, raw: RawLink, name_of: impl FnMut(u32) -> Opt
     datapath.links.get(&name)
 }
 
-fn default_routes(netlink: &mut Netlink, family: AddressFamily) -> Result<Vec<DefaultRoute>, DriverError> {
-    let routes = netlink.dump(libc::RTM_GETROUTE, &bytes(&encode::main_routes(family)), &mut |payload, found| {
-        found.extend(decode_default_route(payload));
+fn own_routes(netlink: &mut Netlink) -> Result<Vec<(Ipv6Net, Ipv6Addr, u32)>, DriverError> {
+    let message = bytes(&encode::main_routes(AddressFamily::Inet6));
+    let routes = netlink.dump(libc::RTM_GETROUTE, &message, &mut |payload, found| {
+        found.extend(decode_own_route(payload));
     });
+    routes_or_none(routes)
+}
+
+fn routes_or_none<T>(routes: Result<Vec<T>, netlink::Error>) -> Result<Vec<T>, DriverError> {
     match routes {
         // A namespace that never had a route has no table of them; a kernel may do without IPv6.
         Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => {
@@ -137,6 +149,13 @@ fn default_routes(netlink: &mut Netlink, family: AddressFamily) -> Result<Vec<De
         }
         routes => Ok(routes?),
     }
+}
+
+fn default_routes(netlink: &mut Netlink, family: AddressFamily) -> Result<Vec<DefaultRoute>, DriverError> {
+    let routes = netlink.dump(libc::RTM_GETROUTE, &bytes(&encode::main_routes(family)), &mut |payload, found| {
+        found.extend(decode_default_route(payload));
+    });
+    routes_or_none(routes)
 }
 
 /// `None`: there is no such link.
