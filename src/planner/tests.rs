@@ -127,7 +127,7 @@ fn build(sketch: &Sketch) -> (Intent, BTreeMap<PortId, IfName>) {
                 "network": format!("n{i}"), "cidr": format!("fd00:{id}:{i}::/64"), "forward": forward, "ipv6_mode": mode
             }))
             .expect("draft");
-            if *id % 2 == 0
+            if *id % 3 == 0
                 && let Ok(subnet) = draft.complete(SubnetId(Uuid::from_u128(i as u128 + 200)), &intent)
             {
                 let _ = intent.apply(vec![super::super::intent::Change::PutSubnet(subnet)], &host);
@@ -149,12 +149,19 @@ fn build(sketch: &Sketch) -> (Intent, BTreeMap<PortId, IfName>) {
     (intent, attachments)
 }
 
+/// What the loop remembers of a host that was as [`bare_host`] is.
+fn previous_of(host: &Observed) -> BTreeMap<Sysctl, String> {
+    let before = bare_host(0).datapath.sysctls;
+    let differs = |(key, value): &(Sysctl, String)| host.datapath.sysctls.get(key).is_some_and(|is| is != value);
+    before.into_iter().filter(differs).collect()
+}
+
 fn changes_to(
     host: &Observed,
     intent: &Intent,
     attachments: &BTreeMap<PortId, IfName>,
 ) -> Vec<crate::datapath::Change> {
-    let (config, previous) = (host_config(), BTreeMap::new());
+    let (config, previous) = (host_config(), previous_of(host));
     let plan = plan(Input { intent, host: &config, attachments, observed: host, previous: &previous, delegated: &[] });
     diff(&host.datapath, &plan.desired, Scope::Full)
 }
@@ -182,7 +189,7 @@ fn foreign_part(host: &Observed) -> Foreign {
 
 /// Says how the host differs from what was wanted, without asking diff.
 fn shortfall(host: &Observed, intent: &Intent, attachments: &BTreeMap<PortId, IfName>) -> Option<String> {
-    let (config, previous) = (host_config(), BTreeMap::new());
+    let (config, previous) = (host_config(), previous_of(host));
     let want =
         plan(Input { intent, host: &config, attachments, observed: host, previous: &previous, delegated: &[] }).desired;
     let have = &host.datapath;
@@ -419,7 +426,7 @@ fn what_others_drop_for_good_is_said() {
 
 #[test]
 fn a_host_that_learnt_its_route_listens_on_before_ipv6_is_forwarded() {
-    let sketch = Sketch { networks: vec![(0, 10, Some(Forward::Routed))], ports: Vec::new() };
+    let sketch = Sketch { networks: vec![(0, 30, Some(Forward::Routed))], ports: Vec::new() };
     let ((intent, attachments), host, config) = (build(&sketch), bare_host(0), host_config());
     let (previous, eth0) = (BTreeMap::new(), if_name("eth0"));
     let input = Input {
