@@ -20,6 +20,7 @@ use crate::{
         dhcpv6::Ipv6Server,
         dns::{DnsListen, DnsScope, DnsServer, DnsShared, SharedZone},
         leases::{CommitError, LeaseStore},
+        meters::{Meters, NetworkMeters},
     },
 };
 use futures_util::future::join_all;
@@ -112,6 +113,7 @@ pub struct Services<S> {
     pub dns: Arc<DnsShared>,
     pub libvirt: Option<LibvirtHandle>,
     pub index_path: PathBuf,
+    pub meters: Arc<Meters>,
     networks: BTreeMap<NetworkId, Served>,
 }
 
@@ -145,7 +147,7 @@ impl<S: Store> Services<S> {
         index_path: PathBuf,
     ) -> Self {
         let leases = Arc::new(StoredLeases::new(store));
-        Self { leases, dhcp_events, dns, libvirt, index_path, networks: BTreeMap::new() }
+        Self { leases, dhcp_events, dns, libvirt, index_path, meters: Arc::default(), networks: BTreeMap::new() }
     }
 
     async fn serve_dhcp(&self, served: &mut Served, services: &mut NetworkServices) {
@@ -335,6 +337,9 @@ impl<S: Store> Outlets for Services<S> {
             self.serve_dns(&mut served, network, service.dns.take()).await;
             self.serve_dhcp(&mut served, &mut service).await;
             self.serve_ipv6(&mut served, &mut service).await;
+            let dhcp = served.dhcp.as_ref().map(|(_, server)| server.meter());
+            let dns = served.dns.as_ref().map(|dns| dns.server.meter());
+            self.meters.set(network.0, NetworkMeters { dhcp, dns });
             if served.dhcp.is_some() || served.ipv6.is_some() || served.dns.is_some() || !served.problems.is_empty() {
                 self.networks.insert(network, served);
             }

@@ -6,13 +6,14 @@ use super::{
 };
 use crate::{
     datapath::{Link, LinkKind, Route, Sysctl, VlanEntry, owned_alias},
-    intent::{Forward, Network, Segment, Subnet},
+    intent::{Forward, Network, NetworkId, Segment, Subnet},
     net::{IfName, IpNet, VlanId},
 };
 
 /// A subnet that the host has an address in.
 #[derive(Debug)]
 pub(super) struct Gateway {
+    pub network: NetworkId,
     pub link: IfName,
     pub cidr: IpNet,
     pub forward: Forward,
@@ -39,7 +40,13 @@ pub(super) fn plan_gateways(input: Input<'_>, placements: &Placements, plan: &mu
             plan.desired.addresses.insert((link.clone(), address));
             let delegates = subnet.delegation.map(|delegation| IpNet::V6(delegation.block));
             plan_delegated(input, subnet, &link, plan);
-            gateways.push(Gateway { link, cidr: subnet.cidr, forward: subnet.forward, delegates });
+            gateways.push(Gateway {
+                network: network.id,
+                link,
+                cidr: subnet.cidr,
+                forward: subnet.forward,
+                delegates,
+            });
         }
     }
     // The host shows itself on guests' networks only where it was given an address.

@@ -9,6 +9,7 @@ mod port;
 mod problem;
 
 pub use crate::datapath::BOUND;
+pub use filter::drop_reasons;
 pub use l3::gateway_name;
 pub use port::port_of_alias;
 pub use problem::{Problem, Subject};
@@ -60,7 +61,7 @@ pub fn plan(input: Input<'_>) -> Plan {
     l3::plan_forwarding(input, &gateways, &mut plan);
     filter::plan_filters(input, &bridges, &mut plan);
     let hosts6 = l3::hosts6(input, &plan);
-    forward::plan_forward_table(input.host, &gateways, &hosts6, &mut plan);
+    forward::plan_forward_table(input, &gateways, &hosts6, &mut plan);
     neighbours::plan_admissions(input, &bridges, &gateways, &mut plan);
     plan
 }
@@ -81,6 +82,7 @@ pub fn plan_ports(input: Input<'_>, ports: &[PortId]) -> Plan {
         placements.extend(bridges);
     }
     filter::plan_filters_of(input, &placements, ports, &mut plan);
+    forward::plan_isolation_of(input, &placements, ports, &mut plan);
     plan
 }
 
