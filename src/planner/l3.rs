@@ -40,13 +40,7 @@ pub(super) fn plan_gateways(input: Input<'_>, placements: &Placements, plan: &mu
             plan.desired.addresses.insert((link.clone(), address));
             let delegates = subnet.delegation.map(|delegation| IpNet::V6(delegation.block));
             plan_delegated(input, subnet, &link, plan);
-            gateways.push(Gateway {
-                network: network.id,
-                link,
-                cidr: subnet.cidr,
-                forward: subnet.forward,
-                delegates,
-            });
+            gateways.push(Gateway { network: network.id, link, cidr: subnet.cidr, forward: subnet.forward, delegates });
         }
     }
     // The host shows itself on guests' networks only where it was given an address.
