@@ -187,7 +187,6 @@ pub struct LeaseRecord {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "few at a time, and each gone with its commit")]
 pub enum Write {
     Intent(intent::Change),
     PutLease(LeaseRecord),

@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv6Addr};
 #[derive(Debug, Subcommand)]
 pub enum SubnetCommand {
     /// Make a subnet on a network
-    Create(Create),
+    Create(Box<Create>),
     /// List subnets
     #[command(visible_alias = "ls")]
     List {

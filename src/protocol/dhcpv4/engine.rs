@@ -91,7 +91,7 @@ impl Engine {
         let old = std::mem::replace(&mut self.table, Table::new(&self.catalog, self.limits));
         let mut out = Vec::new();
         let (bindings, stocks) = old.into_parts();
-        self.adopt(bindings.collect(), now, &mut out);
+        self.adopt(bindings, now, &mut out);
         for (subnet, stock) in stocks.into_iter().enumerate() {
             // Where subnets came or went, their addresses tell.
             self.table.adopt_stock(&self.catalog, subnet, stock);

@@ -84,7 +84,7 @@ impl Engine {
         let old = std::mem::replace(&mut self.table, Table::new(&self.catalog, self.limits));
         let mut out = Vec::new();
         let (bindings, _) = old.into_parts();
-        self.adopt(bindings.collect(), now, &mut out);
+        self.adopt(bindings, now, &mut out);
         (0..self.catalog.scope.subnets.len()).for_each(|subnet| self.report_recovered(subnet));
         self.finish(&mut out);
         out

@@ -105,8 +105,8 @@ impl World {
         use MessageType::{Confirm, Decline, Rebind, Release, Renew, Request, Solicit};
         let kind = [Solicit, Request, Renew, Rebind, Release, Decline, Confirm][usize::from(kind)];
         let own = self.address_of(client);
-        let address = own.filter(|_| guess % 4 > 0).unwrap_or_else(|| ip(guess));
-        let mut options = vec![na(1, (guess % 3 > 0).then_some(address))];
+        let address = own.filter(|_| !guess.is_multiple_of(4)).unwrap_or_else(|| ip(guess));
+        let mut options = vec![na(1, (!guess.is_multiple_of(3)).then_some(address))];
         options.extend(prefix.then(|| pd(1, None)));
         options.extend(rapid.then_some(DhcpOption::RapidCommit));
         if matches!(kind, Release | Decline) {

@@ -119,6 +119,9 @@ pub(super) fn sender(client: u8) -> Sender {
     Sender { address: mac.link_local(), mac, origin: Origin::mac(mac), unicast: false }
 }
 
+/// An address or prefix with its valid lifetime, or why there is none.
+pub(super) type Given = Result<(String, u32), Status>;
+
 /// What a packet led to, the commits still to land.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
@@ -151,7 +154,7 @@ impl Outcome {
     }
 
     /// What each association was given with its valid lifetime, and the status of those that were refused.
-    pub(super) fn given(&self) -> Vec<(u32, Result<(String, u32), Status>)> {
+    pub(super) fn given(&self) -> Vec<(u32, Given)> {
         let mut all = Vec::new();
         for option in self.options() {
             let (id, inner) = match option {

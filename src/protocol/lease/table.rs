@@ -114,6 +114,9 @@ pub(in crate::protocol) struct Table<S: Space> {
     max_quarantine: usize,
 }
 
+/// Bindings, and what else is known of each group.
+type Parts<S> = (Vec<(<S as Space>::Address, Binding<<S as Space>::Client>)>, Vec<Stock<<S as Space>::Address>>);
+
 impl<S: Space> fmt::Debug for Table<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table").field("bindings", &self.bindings).finish_non_exhaustive()
@@ -160,10 +163,8 @@ impl<S: Space> Table<S> {
     }
 
     /// All bindings, in no order, and what else is known of the groups.
-    pub(in crate::protocol) fn into_parts(
-        self,
-    ) -> (impl Iterator<Item = (S::Address, Binding<S::Client>)>, Vec<Stock<S::Address>>) {
-        (self.bindings.into_iter(), self.stocks)
+    pub(in crate::protocol) fn into_parts(self) -> Parts<S> {
+        (self.bindings.into_iter().collect(), self.stocks)
     }
 
     /// Takes up what another table knew of a group's free addresses.
