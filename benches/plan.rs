@@ -41,6 +41,7 @@ impl Host {
             attachments: &self.attachments,
             observed: &self.observed,
             previous: &NO_SYSCTLS,
+            delegated: &[],
         }
     }
 }

@@ -3,8 +3,11 @@
 use crate::{
     datapath::{Change, Connection, Datapath, Family, Observed, Table},
     intent,
-    net::{DnsLabel, IfName, MacAddr},
-    protocol::dhcpv4::{ClientKey, Lease},
+    net::{DnsLabel, IfName, Ipv6Net, MacAddr},
+    protocol::{
+        dhcpv4::{ClientKey, Lease},
+        dhcpv6,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -164,13 +167,18 @@ impl Loaded {
     }
 }
 
-/// A DHCP lease at rest.
+/// A DHCP lease, or delegated prefix, at rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseRecord {
     pub network: Uuid,
     pub address: IpAddr,
-    /// The client identifier (RFC 2132 section 9.14), or the hardware type and address where it sent none.
+    /// IPv4: the client identifier (RFC 2132 section 9.14), or the hardware type and address where it sent none.
+    /// IPv6: the DUID.
     pub client: Vec<u8>,
+    /// IPv6: which of the client's identity associations it is.
+    pub iaid: Option<u32>,
+    /// IPv6: the length of a delegated prefix; `None`: it is an address.
+    pub prefix_length: Option<u8>,
     pub mac: MacAddr,
     pub host_name: Option<String>,
     pub port: Option<Uuid>,
@@ -179,7 +187,6 @@ pub struct LeaseRecord {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "few at a time, and each gone with its commit")]
 pub enum Write {
     Intent(intent::Change),
     PutLease(LeaseRecord),
@@ -216,6 +223,24 @@ impl From<&Lease> for LeaseRecord {
             network: lease.network,
             address: lease.address.into(),
             client: lease.client.as_bytes().to_vec(),
+            iaid: None,
+            prefix_length: None,
+            mac: lease.mac,
+            host_name: lease.host_name.as_ref().map(ToString::to_string),
+            port: lease.port,
+            expires: lease.expires,
+        }
+    }
+}
+
+impl From<&dhcpv6::Lease> for LeaseRecord {
+    fn from(lease: &dhcpv6::Lease) -> Self {
+        Self {
+            network: lease.network,
+            address: lease.address().into(),
+            client: lease.duid.to_vec(),
+            iaid: Some(lease.iaid),
+            prefix_length: lease.is_delegated().then(|| lease.prefix.prefix_len()),
             mac: lease.mac,
             host_name: lease.host_name.as_ref().map(ToString::to_string),
             port: lease.port,
@@ -225,6 +250,21 @@ impl From<&Lease> for LeaseRecord {
 }
 
 impl LeaseRecord {
+    /// `None` for one that is not DHCPv6's.
+    pub fn to_v6(&self) -> Option<dhcpv6::Lease> {
+        let IpAddr::V6(address) = self.address else { return None };
+        Some(dhcpv6::Lease {
+            network: self.network,
+            prefix: Ipv6Net::new(address, self.prefix_length.unwrap_or(128)).ok()?,
+            duid: self.client.as_slice().into(),
+            iaid: self.iaid?,
+            mac: self.mac,
+            host_name: self.host_name.as_deref().and_then(|name| DnsLabel::new(name).ok()),
+            port: self.port,
+            expires: self.expires,
+        })
+    }
+
     /// `None` for one that is not DHCPv4's, or that no DHCPv4 client can have had.
     pub fn to_v4(&self) -> Option<Lease> {
         let IpAddr::V4(address) = self.address else { return None };

@@ -92,6 +92,7 @@ impl World {
             attachments: &self.attachments,
             observed: &observed,
             previous: &previous,
+            delegated: &[],
         };
         let mut plan = plan(input);
         let told = driver.listed(&plan.desired.tables).await.expect("the kernel takes the tables");

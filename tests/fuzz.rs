@@ -2,6 +2,8 @@
 
 #[path = "../fuzz/src/dhcpv4.rs"]
 mod dhcpv4;
+#[path = "../fuzz/src/dhcpv6.rs"]
+mod dhcpv6;
 #[path = "../fuzz/src/dns.rs"]
 mod dns;
 
@@ -21,6 +23,11 @@ fn inputs(target: &str) -> Vec<Vec<u8>> {
 #[test]
 fn seeds_and_findings_of_dhcpv4() {
     inputs("dhcpv4").iter().for_each(|input| dhcpv4::run(input));
+}
+
+#[test]
+fn seeds_and_findings_of_dhcpv6() {
+    inputs("dhcpv6").iter().for_each(|input| dhcpv6::run(input));
 }
 
 #[test]
@@ -49,5 +56,24 @@ proptest! {
             input[at] = value;
         }
         dhcpv4::run(&input);
+    }
+
+    #[test]
+    fn altered_seeds_of_dhcpv6(
+        parts in prop::collection::vec(any::<prop::sample::Index>(), 1..12),
+        steps in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..4), 12),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..24),
+    ) {
+        let seeds = inputs("dhcpv6");
+        let mut input = Vec::new();
+        for (part, step) in parts.iter().zip(steps) {
+            input.extend(part.get(&seeds));
+            input.extend(step);
+        }
+        for (at, value) in flips {
+            let at = at.index(input.len());
+            input[at] = value;
+        }
+        dhcpv6::run(&input);
     }
 }

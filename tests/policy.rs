@@ -157,6 +157,7 @@ impl House {
                 attachments: &self.attachments,
                 observed: &observed,
                 previous: &BTreeMap::new(),
+                delegated: &[],
             };
             let mut plan = plan(input);
             assert!(plan.problems.is_empty(), "{:?}", plan.problems);

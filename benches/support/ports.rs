@@ -38,6 +38,7 @@ impl Host {
             attachments: &self.attachments,
             observed: &self.observed,
             previous: &self.previous,
+            delegated: &[],
         }
     }
 }

@@ -5,6 +5,7 @@
 //! Findings go to `regressions/NAME/` and are run by `cargo test` here (`make fuzz` does that first).
 
 pub mod dhcpv4;
+pub mod dhcpv6;
 pub mod dns;
 
 #[cfg(test)]
@@ -28,6 +29,11 @@ mod tests {
     #[test]
     fn dhcpv4() {
         replay("dhcpv4", super::dhcpv4::run);
+    }
+
+    #[test]
+    fn dhcpv6() {
+        replay("dhcpv6", super::dhcpv6::run);
     }
 
     #[test]

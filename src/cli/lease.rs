@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 #[derive(Debug, Subcommand)]
 pub enum LeaseCommand {
-    /// List DHCP leases
+    /// List DHCP leases, and prefixes that were delegated
     #[command(visible_alias = "ls")]
     List {
         /// Of this network only
@@ -22,6 +22,8 @@ struct Received {
     address: String,
     mac: String,
     client: Vec<u8>,
+    iaid: u32,
+    prefix_length: u8,
     host_name: String,
     port: String,
     expires: u64,
@@ -33,9 +35,13 @@ struct Lease<'a> {
     network: &'a str,
     network_id: &'a str,
     address: &'a str,
+    /// Of a delegated prefix, whose first address is `address`.
+    prefix_length: Option<u8>,
     mac: &'a str,
-    /// The DHCP client identifier, in hexadecimal.
+    /// The DHCP client identifier, or the DUID, in hexadecimal.
     client: String,
+    /// DHCPv6: which of the client's associations it is; 0 for DHCPv4.
+    iaid: u32,
     host_name: Option<&'a str>,
     /// Id.
     port: Option<&'a str>,
@@ -56,7 +62,10 @@ pub async fn run(command: LeaseCommand, client: &Client, out: &mut Output) -> Re
     out.table(&leases, &["network", "address", "mac", "host name", "expires in"], |lease| {
         vec![
             lease.network.to_owned(),
-            lease.address.to_owned(),
+            match lease.prefix_length {
+                Some(length) => format!("{}/{length}", lease.address),
+                None => lease.address.to_owned(),
+            },
             lease.mac.to_owned(),
             lease.host_name.unwrap_or_default().to_owned(),
             left(lease.expires),
@@ -69,6 +78,8 @@ fn describe(lease: &Received) -> Lease<'_> {
         network: &lease.network_name,
         network_id: &lease.network,
         address: &lease.address,
+        prefix_length: Some(lease.prefix_length).filter(|length| *length > 0),
+        iaid: lease.iaid,
         mac: &lease.mac,
         client: lease.client.iter().map(|byte| format!("{byte:02x}")).collect(),
         host_name: opt(&lease.host_name),

@@ -6,17 +6,17 @@ use super::{
 };
 use crate::{
     dbus::{Kind, SubnetInfo, parse_path},
-    intent::{Forward, ResourceName},
-    net::{AddressRange, BootRule, DhcpOption, IpNet},
+    intent::{Forward, Ipv6Mode, ResourceName},
+    net::{AddressRange, BootRule, DhcpOption, IpNet, Ipv6Net},
 };
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 #[derive(Debug, Subcommand)]
 pub enum SubnetCommand {
     /// Make a subnet on a network
-    Create(Create),
+    Create(Box<Create>),
     /// List subnets
     #[command(visible_alias = "ls")]
     List {
@@ -27,7 +27,8 @@ pub enum SubnetCommand {
     Show { name: String },
     /// Change fields: dhcp=no dns=10.0.0.53,10.0.0.54; KEY= takes the default back
     ///
-    /// Fields: name, cidr, gateway, host-address, pool, dhcp, dns, route, forward, lease-time, dhcp-option, boot, relay.
+    /// Fields: name, cidr, gateway, host-address, pool, dhcp, dns, route, forward, lease-time, dhcp-option, boot, relay,
+    /// ipv6-mode, pd-block, pd-length, ntp.
     /// Several values of one field are separated by commas, DHCP options by semicolons.
     Set {
         name: String,
@@ -52,7 +53,7 @@ impl SubnetCommand {
 pub struct Create {
     /// Name or id of the network
     network: String,
-    /// The block, 10.0.0.0/24 say
+    /// The block, 10.0.0.0/24 or 2001:db8:7::/64 say
     cidr: IpNet,
     /// Default: the network's name
     #[arg(long)]
@@ -92,7 +93,19 @@ pub struct Create {
     dhcp_boot: Vec<BootRule>,
     /// Relay agent to serve, by its address in this subnet; may be repeated
     #[arg(long = "relay", value_name = "ADDRESS")]
-    dhcp_relays: Vec<Ipv4Addr>,
+    dhcp_relays: Vec<IpAddr>,
+    /// How guests come by IPv6 addresses: slaac, stateful or stateless [default: stateful, on local networks]
+    #[arg(long, value_name = "MODE")]
+    ipv6_mode: Option<Ipv6Mode>,
+    /// IPv6 block to delegate prefixes from, to guests that are routers
+    #[arg(long, value_name = "BLOCK")]
+    pd_block: Option<Ipv6Net>,
+    /// Length of a delegated prefix [default: 64]
+    #[arg(long, value_name = "BITS", requires = "pd_block")]
+    pd_length: Option<u8>,
+    /// Time server that guests of an IPv6 subnet are told of; may be repeated
+    #[arg(long = "ntp", value_name = "ADDRESS")]
+    ntp_servers: Vec<Ipv6Addr>,
 }
 
 const KEYS: &[Key] = &[
@@ -109,6 +122,10 @@ const KEYS: &[Key] = &[
     Key { names: &["dhcp-option", "dhcp_options"], field: "dhcp_options", form: Form::Lines },
     Key { names: &["boot", "dhcp_boot"], field: "dhcp_boot", form: Form::Texts },
     Key { names: &["relay", "dhcp_relays"], field: "dhcp_relays", form: Form::Texts },
+    Key { names: &["ipv6-mode", "ipv6_mode"], field: "ipv6_mode", form: Form::Text },
+    Key { names: &["pd-block", "pd_block"], field: "pd_block", form: Form::Text },
+    Key { names: &["pd-length", "pd_length"], field: "pd_length", form: Form::Number },
+    Key { names: &["ntp", "ntp_servers"], field: "ntp_servers", form: Form::Texts },
 ];
 
 /// The JSON form of a subnet.
@@ -134,6 +151,11 @@ struct Subnet<'a> {
     dhcp_options: &'a [String],
     dhcp_boot: &'a [String],
     dhcp_relays: &'a [String],
+    /// `slaac`, `stateful` or `stateless`.
+    ipv6_mode: Option<&'a str>,
+    pd_block: Option<&'a str>,
+    pd_length: Option<u8>,
+    ntp_servers: &'a [String],
     dhcp_pool_full: bool,
     /// `active` or `error`.
     status: &'a str,
@@ -197,6 +219,10 @@ impl Create {
         put_all(&mut fields, "dhcp_options", &self.dhcp_options);
         put_all(&mut fields, "dhcp_boot", &self.dhcp_boot);
         put_all(&mut fields, "dhcp_relays", &self.dhcp_relays);
+        put(&mut fields, "ipv6_mode", self.ipv6_mode);
+        put(&mut fields, "pd_block", self.pd_block);
+        put_all(&mut fields, "ntp_servers", &self.ntp_servers);
+        fields.extend(self.pd_length.map(|length| ("pd_length", length.into())));
         if self.dhcp || self.no_dhcp {
             fields.insert("dhcp", self.dhcp.into());
         }
@@ -210,6 +236,11 @@ impl Create {
 
 fn lease_time(seconds: u32) -> String {
     if seconds == crate::intent::Subnet::INFINITE_LEASE { "infinite".to_owned() } else { format!("{seconds} s") }
+}
+
+/// `BLOCK as /LENGTH`.
+fn delegates(subnet: &Subnet<'_>) -> String {
+    subnet.pd_block.zip(subnet.pd_length).map(|(block, length)| format!("{block} as /{length}")).unwrap_or_default()
 }
 
 fn yes_no(flag: bool) -> String {
@@ -235,6 +266,10 @@ fn describe<'a>(subnet: &'a SubnetInfo, inventory: &Inventory) -> Subnet<'a> {
         dhcp_options: &subnet.dhcp_options,
         dhcp_boot: &subnet.dhcp_boot,
         dhcp_relays: &subnet.dhcp_relays,
+        ipv6_mode: opt(&subnet.ipv6_mode),
+        pd_block: opt(&subnet.pd_block),
+        pd_length: Some(subnet.pd_length).filter(|length| *length > 0),
+        ntp_servers: &subnet.ntp_servers,
         dhcp_pool_full: subnet.dhcp_pool_full,
         status: &subnet.status,
         problems: &subnet.problems,
@@ -249,7 +284,7 @@ async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliEr
         return out.document(&subnet);
     }
     let routes: Vec<_> = subnet.host_routes.iter().map(|r| format!("{} via {}", r.destination, r.next_hop)).collect();
-    out.fields(&[
+    let mut fields = vec![
         ("name", subnet.name.to_owned()),
         ("id", subnet.id.to_owned()),
         ("network", subnet.network.clone()),
@@ -268,5 +303,17 @@ async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliEr
         ("pool", if subnet.dhcp_pool_full { "full" } else { "has free addresses" }.to_owned()),
         ("status", subnet.status.to_owned()),
         ("problems", subnet.problems.join("\n")),
-    ])
+    ];
+    if subnet.cidr.contains(':') {
+        let own = [
+            ("ipv6 mode", subnet.ipv6_mode.unwrap_or("none").to_owned()),
+            ("delegates", delegates(&subnet)),
+            ("time servers", subnet.ntp_servers.join("\n")),
+        ];
+        // Beside what it tells guests otherwise.
+        let at = fields.iter().position(|(name, _)| *name == "dhcp options").unwrap_or(fields.len());
+        fields.retain(|(name, _)| !matches!(*name, "dhcp options" | "boot"));
+        fields.splice(at..at, own);
+    }
+    out.fields(&fields)
 }

@@ -200,6 +200,7 @@ async fn subnets_and_ports() {
             "pools": ["10.0.0.10-10.0.0.19", "10.0.0.30-10.0.0.39"], "dhcp": true, "dns_servers": ["10.0.0.53"],
             "host_routes": [{"destination": "10.9.0.0/16", "next_hop": "10.0.0.9"}], "forward": "none",
             "lease_seconds": 7200, "dhcp_options": [], "dhcp_boot": [], "dhcp_relays": ["10.0.0.4"],
+            "ipv6_mode": null, "pd_block": null, "pd_length": null, "ntp_servers": [],
             "dhcp_pool_full": false, "status": "active", "problems": []})
     );
     prints(&bench, "subnet set blue dhcp=no route= dns=1.1.1.1,9.9.9.9 lease-time=infinite").await;
@@ -344,6 +345,8 @@ async fn status_plan_leases_and_log_level() {
         network: network.0,
         address: [10, 0, 0, 7].into(),
         client: vec![1, 0x52],
+        iaid: None,
+        prefix_length: None,
         mac: "52:54:00:00:00:01".parse().expect("valid"),
         host_name: Some("we\x1bb".into()),
         port: None,

@@ -95,8 +95,14 @@ async fn leave_kernel(driver: &mut impl Driver, loaded: &Loaded) -> Result<Vec<S
     let mut left = Vec::new();
     for _ in 0..ROUNDS {
         let observed = driver.observe().await?;
-        let input =
-            Input { intent: &intent, host: &host, attachments: &attachments, observed: &observed, previous: &previous };
+        let input = Input {
+            intent: &intent,
+            host: &host,
+            attachments: &attachments,
+            observed: &observed,
+            previous: &previous,
+            delegated: &[],
+        };
         let mut changes = diff(&observed.datapath, &planner::plan(input).desired, Scope::Full);
         left.clear();
         if changes.is_empty() {

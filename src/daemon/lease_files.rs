@@ -227,6 +227,8 @@ mod tests {
             host_name: None,
             port: None,
             expires: 9,
+            iaid: None,
+            prefix_length: None,
         }
     }
 

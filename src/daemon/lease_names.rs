@@ -1,11 +1,12 @@
 //! Leases' names in DNS, at the moment of the lease.
 
 use crate::{
+    backend::LeaseRecord,
     intent::NetworkId,
     net::DnsLabel,
     protocol::{
-        dhcpv4::{Lease, LeaseChange},
         dns::{NameSource, Zone, ZoneError},
+        lease::LeaseChange,
     },
     reconciler::{DnsEntry, lease_owner},
     server::dns::SharedZone,
@@ -45,9 +46,9 @@ impl LeaseNames {
     }
 
     /// A lease was stored, or removed.
-    pub fn note(&self, change: &LeaseChange) {
+    pub fn note(&self, change: &LeaseChange<LeaseRecord>) {
         let (LeaseChange::Put(lease) | LeaseChange::Remove(lease)) = change;
-        let owner = lease_owner(lease.network, lease.address.into());
+        let owner = lease_owner(lease.network, lease.address);
         let zone = {
             let mut all = self.lock();
             let Some(names) = all.get_mut(&lease.network) else { return };
@@ -59,9 +60,10 @@ impl LeaseNames {
             names.recent.insert(owner, now);
             names.zone.clone()
         };
-        zone.update(|zone| match (change, &lease.host_name) {
-            (LeaseChange::Put(Lease { address, .. }), Some(label)) => {
-                publish(zone, owner, NameSource::Dhcp, label.clone(), vec![(*address).into()]);
+        let label = lease.host_name.as_deref().and_then(|name| DnsLabel::new(name).ok());
+        zone.update(|zone| match (change, label) {
+            (LeaseChange::Put(LeaseRecord { address, .. }), Some(label)) => {
+                publish(zone, owner, NameSource::Dhcp, label, vec![*address]);
             }
             _ => drop(zone.withdraw(owner, NameSource::Dhcp)),
         });
@@ -102,15 +104,17 @@ fn publish(zone: &mut Zone, owner: Uuid, source: NameSource, label: DnsLabel, ad
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{net::MacAddr, protocol::dhcpv4::ClientKey};
+    use crate::net::MacAddr;
 
-    fn lease(name: Option<&str>, last: u8) -> Lease {
-        Lease {
+    fn lease(name: Option<&str>, last: u8) -> LeaseRecord {
+        LeaseRecord {
             network: Uuid::nil(),
             address: [10, 0, 0, last].into(),
-            client: ClientKey::new(&[1, 2, 3, 4, 5, 6, last]).expect("a client"),
+            client: vec![1, 2, 3, 4, 5, 6, last],
+            iaid: None,
+            prefix_length: None,
             mac: MacAddr::local([0, 0, 0, last]),
-            host_name: name.map(|name| name.parse().expect("label")),
+            host_name: name.map(str::to_owned),
             port: None,
             expires: 1,
         }

@@ -8,14 +8,18 @@ use crate::{
     net::{DomainName, IfName, IpNet},
     planner::{Problem, Subject},
     protocol::{
-        dhcpv4::{Lease, LeaseChange, Scope},
+        dhcpv4::{self, Scope},
+        dhcpv6,
         dns::{Policy, Zone, hidden_key, hides, reverse_zones},
+        lease::LeaseChange,
     },
-    reconciler::{DnsService, HookIndex, NetworkServices, Outlets},
+    reconciler::{DnsService, HookIndex, Ipv6Service, NetworkServices, Outlets},
     server::{
         clock::LeaseClock,
-        dhcpv4::{CommitError, DhcpEvent, DhcpServer, LeaseStore},
+        dhcpv4::{DhcpEvent, DhcpServer},
+        dhcpv6::Ipv6Server,
         dns::{DnsListen, DnsScope, DnsServer, DnsShared, SharedZone},
+        leases::{CommitError, LeaseStore},
         meters::{Meters, NetworkMeters},
         resolved::{LinkNames, MAX_DOMAINS, Resolved},
     },
@@ -45,11 +49,43 @@ impl<S> StoredLeases<S> {
     }
 }
 
-impl<S: Store> LeaseStore for StoredLeases<S> {
-    async fn commit(&self, changes: Vec<LeaseChange>) -> Vec<Result<(), CommitError>> {
-        let write = |change: &LeaseChange| match change {
-            LeaseChange::Put(lease) => Write::PutLease(lease.into()),
-            LeaseChange::Remove(lease) => Write::DeleteLease { network: lease.network, address: lease.address.into() },
+/// A lease of either family.
+pub trait AtRest: Clone + Send + Sync + 'static {
+    fn record(&self) -> LeaseRecord;
+    /// `None` for one of the other family.
+    fn of(record: &LeaseRecord) -> Option<Self>;
+}
+
+impl AtRest for dhcpv4::Lease {
+    fn record(&self) -> LeaseRecord {
+        self.into()
+    }
+
+    fn of(record: &LeaseRecord) -> Option<Self> {
+        record.to_v4()
+    }
+}
+
+impl AtRest for dhcpv6::Lease {
+    fn record(&self) -> LeaseRecord {
+        self.into()
+    }
+
+    fn of(record: &LeaseRecord) -> Option<Self> {
+        record.to_v6()
+    }
+}
+
+impl<S: Store, L: AtRest> LeaseStore<L> for StoredLeases<S> {
+    async fn commit(&self, changes: Vec<LeaseChange<L>>) -> Vec<Result<(), CommitError>> {
+        let records = changes.iter().map(|change| match change {
+            LeaseChange::Put(lease) => LeaseChange::Put(lease.record()),
+            LeaseChange::Remove(lease) => LeaseChange::Remove(lease.record()),
+        });
+        let changes: Vec<LeaseChange<LeaseRecord>> = records.collect();
+        let write = |change: &LeaseChange<LeaseRecord>| match change {
+            LeaseChange::Put(lease) => Write::PutLease(lease.clone()),
+            LeaseChange::Remove(lease) => Write::DeleteLease { network: lease.network, address: lease.address },
         };
         if self.store.commit(changes.iter().map(write).collect()).await.is_ok() {
             changes.iter().for_each(|change| self.names.note(change));
@@ -64,9 +100,9 @@ impl<S: Store> LeaseStore for StoredLeases<S> {
         join_all(alone).await
     }
 
-    async fn load(&self, network: Uuid) -> Result<Vec<Lease>, CommitError> {
+    async fn load(&self, network: Uuid) -> Result<Vec<L>, CommitError> {
         let records = self.store.leases(network).await.map_err(CommitError::new)?;
-        Ok(records.iter().filter_map(LeaseRecord::to_v4).collect())
+        Ok(records.iter().filter_map(L::of).collect())
     }
 }
 
@@ -86,6 +122,7 @@ pub struct Services<S> {
 #[derive(Debug, Default)]
 struct Served {
     dhcp: Option<(Scope, DhcpServer)>,
+    ipv6: Option<(Ipv6Service, Ipv6Server)>,
     dns: Option<ServedDns>,
     problems: Vec<Problem>,
 }
@@ -145,6 +182,41 @@ impl<S: Store> Services<S> {
                     self.start_dhcp(served, scope, services.lease_clock).await;
                 }
             }
+        }
+    }
+
+    /// Advertisements and DHCPv6.
+    async fn serve_ipv6(&self, served: &mut Served, services: &mut NetworkServices) {
+        match (served.ipv6.take(), services.ipv6.take()) {
+            (Some((old, server)), Some(new)) if old.scope.interface == new.scope.interface => {
+                if old == new {
+                    served.ipv6 = Some((old, server));
+                } else if server.update(new.scope.clone(), new.router.clone()).await.is_ok() {
+                    served.ipv6 = Some((new, server));
+                } else {
+                    self.start_ipv6(served, new, services.lease_clock).await;
+                }
+            }
+            (old, new) => {
+                if let Some((_, server)) = old {
+                    server.stop().await;
+                }
+                if let Some(new) = new {
+                    self.start_ipv6(served, new, services.lease_clock).await;
+                }
+            }
+        }
+    }
+
+    async fn start_ipv6(&self, served: &mut Served, service: Ipv6Service, clock: LeaseClock) {
+        let Ipv6Service { scope, router } = service.clone();
+        let (network, interface) = (NetworkId(scope.network), scope.interface.clone());
+        match Ipv6Server::start(scope, router, clock, self.leases.clone(), self.dhcp_events.clone()).await {
+            Ok(server) => {
+                tracing::info!(%network, %interface, "serving IPv6");
+                served.ipv6 = Some((service, server));
+            }
+            Err(error) => served.problems.push(Problem::new(Subject::Network(network), error.to_string())),
         }
     }
 
@@ -289,10 +361,11 @@ impl<S: Store> Outlets for Services<S> {
             // First, so that no lease is without its name.
             self.serve_dns(&mut served, network, service.dns.take()).await;
             self.serve_dhcp(&mut served, &mut service).await;
+            self.serve_ipv6(&mut served, &mut service).await;
             let dhcp = served.dhcp.as_ref().map(|(_, server)| server.meter());
             let dns = served.dns.as_ref().map(|dns| dns.server.meter());
             self.meters.set(network.0, NetworkMeters { dhcp, dns });
-            if served.dhcp.is_some() || served.dns.is_some() || !served.problems.is_empty() {
+            if served.dhcp.is_some() || served.ipv6.is_some() || served.dns.is_some() || !served.problems.is_empty() {
                 self.networks.insert(network, served);
             }
         }

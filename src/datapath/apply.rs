@@ -56,8 +56,17 @@ impl Datapath {
                 self.link_mut(link)?;
                 self.addresses.remove(&(link.clone(), *address));
             }
+            Change::AddRoute(route) => {
+                self.link_mut(&route.link)?;
+                self.routes.insert(route.clone());
+            }
+            Change::DeleteRoute(route) => {
+                self.routes.remove(route);
+            }
             Change::SetSysctl { key, value } => {
-                self.link_mut(key.link())?;
+                if let Some(link) = key.link() {
+                    self.link_mut(link)?;
+                }
                 self.sysctls.insert(key.clone(), value.clone());
             }
             Change::SetLimit { link, way, limit } => {
@@ -145,8 +154,9 @@ impl Datapath {
         self.links.remove(name);
         self.vlans.retain(|(link, _), _| link != name);
         self.addresses.retain(|(link, _)| link != name);
+        self.routes.retain(|route| route.link != *name);
         self.limits.retain(|(link, _), _| link != name);
-        self.sysctls.retain(|key: &Sysctl, _| key.link() != name);
+        self.sysctls.retain(|key: &Sysctl, _| key.link() != Some(name));
         let ports: Vec<IfName> =
             self.links.iter().filter(|(_, link)| link.master() == Some(name)).map(|(port, _)| port.clone()).collect();
         for port in ports {

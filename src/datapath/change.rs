@@ -1,4 +1,6 @@
-use super::{Address, Admission, Bandwidth, Datapath, Family, Link, Neighbour, Sysctl, Table, Text, VlanEntry, Way};
+use super::{
+    Address, Admission, Bandwidth, Datapath, Family, Link, Neighbour, Route, Sysctl, Table, Text, VlanEntry, Way,
+};
 use crate::net::{IfName, MacAddr, VlanId};
 use std::{collections::BTreeSet, fmt};
 
@@ -33,6 +35,8 @@ pub enum Change {
         link: IfName,
         address: Address,
     },
+    AddRoute(Route),
+    DeleteRoute(Route),
     SetSysctl {
         key: Sysctl,
         value: String,
@@ -160,6 +164,10 @@ impl fmt::Display for Change {
             Change::DeleteVlan { link, vid } => write!(f, "- {link}: VLAN {vid}"),
             Change::AddAddress { link, address } => write!(f, "+ {link}: address {address}"),
             Change::DeleteAddress { link, address } => write!(f, "- {link}: address {address}"),
+            Change::AddRoute(Route { destination, via, link }) => write!(f, "+ {link}: route {destination} via {via}"),
+            Change::DeleteRoute(Route { destination, via, link }) => {
+                write!(f, "- {link}: route {destination} via {via}")
+            }
             Change::SetSysctl { key, value } => write!(f, "~ {key} = {value}"),
             Change::SetLimit { link, way, limit } => write!(f, "~ {link}: {limit} {way}"),
             Change::DeleteLimit { link, way } => write!(f, "- {link}: limit {way}"),

@@ -17,8 +17,11 @@ pub use link::{Address, BridgeSettings, Link, LinkKind, OWNED, VlanEntry, owned_
 pub use neighbour::{Admission, Iptables, Neighbour, Obstacle, TAG, UserChain, ZONE};
 pub use table::{BOUND, Family, Set, Table, Text, element_link, link_element};
 
-use crate::net::{IfName, VlanId};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::net::{IfName, Ipv6Net, VlanId};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv6Addr,
+};
 
 /// What the kernel has, or is to have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,6 +30,8 @@ pub struct Datapath {
     /// VLANs that a bridge port, or a bridge itself, belongs to.
     pub vlans: BTreeMap<(IfName, VlanId), VlanEntry>,
     pub addresses: BTreeSet<(IfName, Address)>,
+    /// Our own routes, to prefixes that guests were delegated.
+    pub routes: BTreeSet<Route>,
     /// What bounds links' traffic; observed: whoever made it.
     pub limits: BTreeMap<(IfName, Way), Limit>,
     pub sysctls: BTreeMap<Sysctl, String>,
@@ -36,6 +41,14 @@ pub struct Datapath {
     pub admissions: BTreeMap<Neighbour, BTreeSet<Admission>>,
 }
 
+/// A route of ours, known by its protocol number (`RTPROT`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    pub destination: Ipv6Net,
+    pub via: Ipv6Addr,
+    pub link: IfName,
+}
+
 /// A kernel parameter under `/proc/sys` (kernel `Documentation/networking/ip-sysctl.rst`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Sysctl {
@@ -43,12 +56,25 @@ pub enum Sysctl {
     Ipv4Forwarding(IfName),
     /// `net.ipv6.conf.LINK.disable_ipv6`: 0 or 1.
     Ipv6Disabled(IfName),
+    /// `net.ipv6.conf.LINK.accept_ra`: 0, 1 (where the link does not forward) or 2.
+    Ipv6AcceptRa(IfName),
+    /// `net.ipv6.conf.LINK.forwarding`: 0, as a host, or 1, as a router. Whether packets are forwarded at all does not
+    /// follow from it.
+    Ipv6Forwarding(IfName),
+    /// `net.ipv6.conf.all.forwarding`: whether packets are forwarded. Setting it leaves the links' own settings as they
+    /// were, which the kernel alone would not.
+    Ipv6ForwardingPath,
 }
 
 impl Sysctl {
-    pub fn link(&self) -> &IfName {
+    /// `None`: of the host.
+    pub fn link(&self) -> Option<&IfName> {
         match self {
-            Sysctl::Ipv4Forwarding(link) | Sysctl::Ipv6Disabled(link) => link,
+            Sysctl::Ipv4Forwarding(link)
+            | Sysctl::Ipv6Disabled(link)
+            | Sysctl::Ipv6AcceptRa(link)
+            | Sysctl::Ipv6Forwarding(link) => Some(link),
+            Sysctl::Ipv6ForwardingPath => None,
         }
     }
 
@@ -57,7 +83,28 @@ impl Sysctl {
         match self {
             Sysctl::Ipv4Forwarding(link) => format!("net/ipv4/conf/{link}/forwarding"),
             Sysctl::Ipv6Disabled(link) => format!("net/ipv6/conf/{link}/disable_ipv6"),
+            Sysctl::Ipv6AcceptRa(link) => format!("net/ipv6/conf/{link}/accept_ra"),
+            Sysctl::Ipv6Forwarding(link) => format!("net/ipv6/conf/{link}/forwarding"),
+            Sysctl::Ipv6ForwardingPath => "net/ipv6/conf/all/forwarding".to_owned(),
         }
+    }
+
+    /// The parameter at this path, where it is one of these.
+    pub fn at(path: &str) -> Option<Self> {
+        if path == Sysctl::Ipv6ForwardingPath.path() {
+            return Some(Sysctl::Ipv6ForwardingPath);
+        }
+        let mut parts = path.strip_prefix("net/")?.splitn(4, '/');
+        let (family, _, link, name) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let link = IfName::new(link).ok()?;
+        let all = match (family, name) {
+            ("ipv4", "forwarding") => Sysctl::Ipv4Forwarding(link),
+            ("ipv6", "disable_ipv6") => Sysctl::Ipv6Disabled(link),
+            ("ipv6", "accept_ra") => Sysctl::Ipv6AcceptRa(link),
+            ("ipv6", "forwarding") => Sysctl::Ipv6Forwarding(link),
+            _ => return None,
+        };
+        (all.path() == path).then_some(all)
     }
 }
 
@@ -71,8 +118,12 @@ impl std::fmt::Display for Sysctl {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observed {
     pub datapath: Datapath,
-    /// Links that a default route leaves by.
+    /// Links that an IPv4 default route leaves by.
     pub default_route_links: BTreeSet<IfName>,
+    /// Links that an IPv6 default route leaves by.
+    pub default_route_links6: BTreeSet<IfName>,
+    /// Links that the kernel, or somebody for it, learnt an IPv6 route on from router advertisements.
+    pub advertised_links: BTreeSet<IfName>,
     pub capabilities: Capabilities,
     /// What others' packet filters do that ours cannot mend.
     pub obstacles: BTreeSet<Obstacle>,

@@ -84,6 +84,11 @@ pub struct SubnetInfo {
     pub dhcp_options: Vec<String>,
     pub dhcp_boot: Vec<String>,
     pub dhcp_relays: Vec<String>,
+    /// `slaac`, `stateful` or `stateless`.
+    pub ipv6_mode: String,
+    pub pd_block: String,
+    pub pd_length: u8,
+    pub ntp_servers: Vec<String>,
     /// No address of the pools is left for another guest.
     pub dhcp_pool_full: bool,
     pub status: String,
@@ -304,6 +309,10 @@ impl SubnetInfo {
             dhcp_options: texts(&subnet.dhcp_options),
             dhcp_boot: texts(&subnet.dhcp_boot),
             dhcp_relays: texts(&subnet.dhcp_relays),
+            ipv6_mode: text(subnet.ipv6_mode),
+            pd_block: text(subnet.delegation.map(|delegation| delegation.block)),
+            pd_length: subnet.delegation.map_or(0, |delegation| delegation.length),
+            ntp_servers: texts(&subnet.ntp_servers),
             dhcp_pool_full: view.full_pools.contains(&subnet.id),
             status: status(&problems),
             problems,
@@ -315,6 +324,7 @@ impl SubnetInfo {
             "HostAddress" => host_address, "Pools" => pools, "Dhcp" => dhcp, "DnsServers" => dns_servers,
             "HostRoutes" => host_routes, "Forward" => forward, "LeaseSeconds" => lease_seconds,
             "DhcpOptions" => dhcp_options, "DhcpBoot" => dhcp_boot, "DhcpRelays" => dhcp_relays,
+            "Ipv6Mode" => ipv6_mode, "PdBlock" => pd_block, "PdLength" => pd_length, "NtpServers" => ntp_servers,
             "DhcpPoolFull" => dhcp_pool_full, "Status" => status,
             "Problems" => problems)
     }

@@ -286,6 +286,8 @@ fn described(lease: &LeaseRecord, view: &View) -> HashMap<&'static str, Variant<
         ("address", lease.address.to_string().into()),
         ("mac", lease.mac.to_string().into()),
         ("client", lease.client.clone().into()),
+        ("iaid", lease.iaid.unwrap_or_default().into()),
+        ("prefix_length", lease.prefix_length.unwrap_or_default().into()),
         ("host_name", lease.host_name.clone().unwrap_or_default().into()),
         ("port", lease.port.map(|port| port.to_string()).unwrap_or_default().into()),
         ("expires", view.lease_clock.to_wall(lease.expires).into()),

@@ -147,6 +147,26 @@ impl SubnetObject {
     }
 
     #[zbus(property)]
+    fn ipv6_mode(&self) -> String {
+        self.info.read(|info| info.ipv6_mode.clone())
+    }
+
+    #[zbus(property)]
+    fn pd_block(&self) -> String {
+        self.info.read(|info| info.pd_block.clone())
+    }
+
+    #[zbus(property)]
+    fn pd_length(&self) -> u8 {
+        self.info.read(|info| info.pd_length)
+    }
+
+    #[zbus(property)]
+    fn ntp_servers(&self) -> Vec<String> {
+        self.info.read(|info| info.ntp_servers.clone())
+    }
+
+    #[zbus(property)]
     fn dhcp_pool_full(&self) -> bool {
         self.info.read(|info| info.dhcp_pool_full)
     }

@@ -1,6 +1,6 @@
 use super::{Context, vlans::entries};
 use crate::{
-    datapath::{BridgeSettings, Change, Link, LinkChange, LinkKind},
+    datapath::{BridgeSettings, Change, Link, LinkChange, LinkKind, Sysctl},
     net::IfName,
 };
 use std::collections::BTreeSet;
@@ -35,6 +35,8 @@ impl Context<'_> {
                 self.changes.push(Change::DeleteAddress { link: link.clone(), address: *address });
             }
         }
+        let gone = self.observed.routes.iter().filter(|route| !self.desired.routes.contains(*route));
+        self.changes.extend(gone.map(|route| Change::DeleteRoute(route.clone())));
         let (mut stacked, mut base, mut released) = (Vec::new(), Vec::new(), Vec::new());
         for (name, have) in self.observed.links.iter().filter(|(_, have)| have.is_owned()) {
             let want = self.desired.links.get(name);
@@ -132,6 +134,8 @@ impl Context<'_> {
                 self.make_or_set(name, want);
             }
         }
+        // A link without IPv6 takes no IPv6 address.
+        self.set_sysctls(|key| matches!(key, Sysctl::Ipv6Disabled(_)));
         for (link, address) in &self.desired.addresses {
             if self.is_made(link) || !self.observed.addresses.contains(&(link.clone(), *address)) {
                 self.changes.push(Change::AddAddress { link: link.clone(), address: *address });
@@ -139,10 +143,13 @@ impl Context<'_> {
         }
     }
 
-    pub(super) fn set_sysctls(&mut self) {
-        for (key, value) in &self.desired.sysctls {
-            let link = key.link();
-            if self.is_made(link) || self.observed.sysctls.get(key) != Some(value) {
+    pub(super) fn set_other_sysctls(&mut self) {
+        self.set_sysctls(|key| !matches!(key, Sysctl::Ipv6Disabled(_)));
+    }
+
+    fn set_sysctls(&mut self, which: impl Fn(&Sysctl) -> bool) {
+        for (key, value) in self.desired.sysctls.iter().filter(|(key, _)| which(key)) {
+            if key.link().is_some_and(|link| self.is_made(link)) || self.observed.sysctls.get(key) != Some(value) {
                 self.changes.push(Change::SetSysctl { key: key.clone(), value: value.clone() });
             }
         }
@@ -161,6 +168,15 @@ impl Context<'_> {
             if (exists || made) && want.up.is_some_and(|up| up != is_up) {
                 let change = LinkChange { up: want.up, ..LinkChange::default() };
                 self.changes.push(Change::SetLink { name: name.clone(), change });
+            }
+        }
+    }
+
+    /// Routes lead by links that are up.
+    pub(super) fn add_routes(&mut self) {
+        for route in &self.desired.routes {
+            if self.is_made(&route.link) || !self.observed.routes.contains(route) {
+                self.changes.push(Change::AddRoute(route.clone()));
             }
         }
     }

@@ -49,8 +49,9 @@ pub fn diff(observed: &Datapath, desired: &Datapath, scope: Scope<'_>) -> Vec<Ch
     context.set_limits();
     context.place_links();
     context.make_gateways();
-    context.set_sysctls();
+    context.set_other_sysctls();
     context.raise_links();
+    context.add_routes();
     context.admit();
     context.admit_elements();
     context.remove_tables();

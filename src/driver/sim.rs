@@ -155,7 +155,10 @@ impl Driver for SimDriver {
             all.limits.iter().filter(|((name, _), _)| links.contains(name)).map(|(k, l)| (k.clone(), l.clone())),
         );
         part.sysctls.extend(
-            all.sysctls.iter().filter(|(key, _)| links.contains(key.link())).map(|(k, v)| (k.clone(), v.clone())),
+            all.sysctls
+                .iter()
+                .filter(|(key, _)| key.link().is_some_and(|link| links.contains(link)))
+                .map(|(k, v)| (k.clone(), v.clone())),
         );
         Ok(part)
     }

@@ -12,6 +12,9 @@ use tokio::io::{
 /// `ETH_P_IP`.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 
+/// `ETH_P_IPV6`.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+
 /// `ETH_P_ARP`.
 pub const ETHERTYPE_ARP: u16 = 0x0806;
 

@@ -35,6 +35,13 @@ fn check_network(intent: &Intent, network: &Network, host: &HostConfig) -> Resul
             network.name
         )));
     }
+    let ipv6 = intent.subnets_of(network.id).find(|subnet| matches!(subnet.cidr, IpNet::V6(_)));
+    if let (Some(subnet), Some(..1280)) = (ipv6, network.mtu) {
+        return Err(IntentError::Invalid(format!(
+            "an mtu below 1280 carries no IPv6 (RFC 8200), which subnet '{}' has; use 1280 to 65535",
+            subnet.name
+        )));
+    }
     if network.mtu.is_some_and(|mtu| mtu < 576) {
         return Err(IntentError::Invalid("an mtu below 576 carries no DHCP (RFC 2131); use 576 to 65535".into()));
     }
@@ -121,12 +128,9 @@ fn check_subnet(intent: &Intent, subnet: &Subnet, host: &HostConfig) -> Result<(
     if cidr.trunc() != cidr {
         return Err(IntentError::HostBitsSet { cidr, truncated: cidr.trunc() });
     }
-    let IpNet::V4(v4) = cidr else { return bad("IPv6 subnets are not served yet; use an IPv4 block") };
-    if v4.prefix_len() > 30 || v4.prefix_len() < 8 {
-        return bad("a prefix length from 8 to 30 is needed");
-    }
-    if v4.network().is_loopback() || v4.network().is_multicast() || v4.network().is_unspecified() {
-        return bad("guests cannot have loopback, multicast or zero addresses");
+    match cidr {
+        IpNet::V4(block) => super::check_ipv6::check_v4_block(subnet, block)?,
+        IpNet::V6(block) => super::check_ipv6::check_v6_block(network, subnet, block)?,
     }
     if subnet.lease_seconds < 60 {
         return bad("a lease lasts at least 60 seconds");
@@ -137,8 +141,10 @@ fn check_subnet(intent: &Intent, subnet: &Subnet, host: &HostConfig) -> Result<(
     if subnet.forward != Forward::None && subnet.gateway != subnet.host_address {
         return bad("with forward nat or routed the host is the gateway: host_address and gateway must be one");
     }
-    if let Some(relay) = subnet.dhcp_relays.iter().find(|relay| !cidr.contains(&IpAddr::V4(**relay))) {
-        return bad(&format!("the relay agent {relay} is outside; its giaddr is its address in this subnet"));
+    if let Some(relay) = subnet.dhcp_relays.iter().find(|relay| !cidr.contains(*relay)) {
+        return bad(&format!(
+            "the relay agent {relay} is outside; it is known by its address in this subnet (giaddr, or link-address)"
+        ));
     }
     if subnet.dhcp_relays.len() > MAX_RELAYS {
         return bad(&format!("it has more than {MAX_RELAYS} relay agents"));
@@ -191,6 +197,7 @@ fn check_overlaps(intent: &Intent, subnet: &Subnet) -> Result<(), IntentError> {
         if other.name == subnet.name {
             return Err(IntentError::NameTaken { kind: "subnet", name: subnet.name.to_string() });
         }
+        super::check_ipv6::check_delegations(subnet, other)?;
         let overlap = subnet.cidr.contains(&other.cidr) || other.cidr.contains(&subnet.cidr);
         let both_on_host = subnet.host_address.is_some() && other.host_address.is_some();
         if overlap && (both_on_host || subnet.network == other.network) {
@@ -212,6 +219,7 @@ fn inside(cidr: IpNet, address: IpAddr) -> Result<(), IntentError> {
     let what = match cidr {
         IpNet::V4(_) if address == cidr.network() => "network address",
         IpNet::V4(_) if address == cidr.broadcast() => "broadcast address",
+        IpNet::V6(net) if address == cidr.network() && net.prefix_len() < 127 => "address of every router",
         _ => return Ok(()),
     };
     Err(IntentError::AddressReserved { address, what, cidr })

@@ -1,18 +1,20 @@
 //! Resources as people ask for them: what is left out gets its default when the draft is completed.
 
 use super::{
-    Device, FixedIp, Forward, HostConfig, HostRoute, Intent, IntentError, Network, NetworkDns, NetworkId, Origin, Port,
-    PortId, ResourceName, Segment, Subnet, SubnetId, Trunk,
+    Delegation, Device, FixedIp, Forward, HostConfig, HostRoute, Intent, IntentError, Ipv6Mode, Network, NetworkDns,
+    NetworkId, Origin, Port, PortId, ResourceName, Segment, Subnet, SubnetId, Trunk,
     draft_security::{PairDraft, names_of},
+    subnet::{first_host, last_host},
 };
 use crate::net::{
-    AddressRange, BootRule, ClientId, DhcpOption, DnsForwarder, DnsLabel, DnsRecord, DomainName, IpNet, MacAddr, VlanId,
+    AddressRange, BootRule, ClientId, DhcpOption, DnsForwarder, DnsLabel, DnsRecord, DomainName, IpNet, Ipv6Net,
+    MacAddr, VlanId,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv6Addr},
 };
 use uuid::Uuid;
 
@@ -90,7 +92,17 @@ pub struct SubnetDraft {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dhcp_boot: Vec<BootRule>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub dhcp_relays: Vec<Ipv4Addr>,
+    pub dhcp_relays: Vec<IpAddr>,
+    /// Default for IPv6: stateful where DHCP is served, else none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6_mode: Option<Ipv6Mode>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pd_block: Option<Ipv6Net>,
+    /// Default with a `pd_block`: 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pd_length: Option<u8>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ntp_servers: Vec<Ipv6Addr>,
 }
 
 /// A port to be.
@@ -259,14 +271,18 @@ impl NetworkDraft {
 
 impl SubnetDraft {
     pub fn of(subnet: &Subnet) -> Self {
+        let taken: Vec<IpAddr> = subnet.gateway.into_iter().chain(subnet.host_address).collect();
+        let default_pools = subnet.pools.is_empty() || subnet.pools == Subnet::default_pools(&subnet.cidr, &taken);
         Self {
             network: subnet.network.to_string(),
             name: Some(subnet.name.clone()),
             cidr: subnet.cidr,
             gateway: subnet.gateway,
             host_address: subnet.host_address,
-            pools: Some(subnet.pools.clone()),
-            dhcp: Some(subnet.dhcp),
+            // IPv6's follow the mode, unless somebody chose them.
+            pools: (!default_pools || matches!(subnet.cidr, IpNet::V4(_))).then(|| subnet.pools.clone()),
+            // Where a mode is set, that says it.
+            dhcp: subnet.ipv6_mode.is_none().then_some(subnet.dhcp),
             dns_servers: subnet.dns_servers.clone(),
             host_routes: subnet.host_routes.clone(),
             forward: Some(subnet.forward),
@@ -274,6 +290,10 @@ impl SubnetDraft {
             dhcp_options: subnet.dhcp_options.clone(),
             dhcp_boot: subnet.dhcp_boot.clone(),
             dhcp_relays: subnet.dhcp_relays.clone(),
+            ipv6_mode: subnet.ipv6_mode,
+            pd_block: subnet.delegation.map(|delegation| delegation.block),
+            pd_length: subnet.delegation.map(|delegation| delegation.length),
+            ntp_servers: subnet.ntp_servers.clone(),
         }
     }
 
@@ -284,21 +304,34 @@ impl SubnetDraft {
             None => free_subnet_name(intent, network)?,
         };
         let forward = self.forward.unwrap_or(Forward::None);
-        let dhcp = self.dhcp.unwrap_or(network.segment == Segment::Local);
-        let first = self.cidr.hosts().next();
+        let local = network.segment == Segment::Local;
+        let ipv6 = matches!(self.cidr, IpNet::V6(_));
+        let ipv6_mode = self.ipv6_mode.or((ipv6 && self.dhcp.unwrap_or(local)).then_some(Ipv6Mode::Stateful));
+        let dhcp = self.dhcp.unwrap_or(match ipv6_mode {
+            Some(mode) => mode != Ipv6Mode::Slaac,
+            None => local && !ipv6,
+        });
+        let serves = dhcp || ipv6_mode.is_some();
+        let first = first_host(&self.cidr);
         let gateway = self.gateway.or(if forward == Forward::None { None } else { first });
         let host_address = match (self.host_address, forward) {
             (Some(address), _) => Some(address),
             (None, Forward::Nat | Forward::Routed) => gateway,
-            (None, Forward::None) if dhcp => self.cidr.hosts().find(|address| Some(*address) != gateway),
+            (None, Forward::None) if serves => free_host(&self.cidr, gateway),
             (None, Forward::None) => None,
         };
         let taken: Vec<IpAddr> = gateway.into_iter().chain(host_address).collect();
         // Where somebody else serves DHCP, addresses are theirs to allot.
-        let pools = self.pools.unwrap_or_else(|| match dhcp {
+        let autoconfigured = matches!(ipv6_mode, Some(Ipv6Mode::Slaac | Ipv6Mode::Stateless));
+        let pools = self.pools.unwrap_or_else(|| match dhcp && !autoconfigured {
             true => Subnet::default_pools(&self.cidr, &taken),
             false => Vec::new(),
         });
+        let delegation = match (self.pd_block, self.pd_length) {
+            (None, None) => None,
+            (Some(block), length) => Some(Delegation { block, length: length.unwrap_or(64) }),
+            (None, Some(_)) => return Err(IntentError::Invalid("pd_length needs a pd_block".into())),
+        };
         Ok(Subnet {
             id,
             network: network.id,
@@ -315,8 +348,17 @@ impl SubnetDraft {
             dhcp_options: self.dhcp_options,
             dhcp_boot: self.dhcp_boot,
             dhcp_relays: self.dhcp_relays,
+            ipv6_mode,
+            delegation,
+            ntp_servers: self.ntp_servers,
         })
     }
+}
+
+/// The first address of a block that a host can hold, but for one.
+fn free_host(cidr: &IpNet, taken: Option<IpAddr>) -> Option<IpAddr> {
+    let mut range = AddressRange::new(first_host(cidr)?, last_host(cidr)?).ok()?.iter();
+    range.find(|address| Some(*address) != taken)
 }
 
 fn free_subnet_name(intent: &Intent, network: &Network) -> Result<ResourceName, IntentError> {
@@ -390,8 +432,20 @@ impl PortDraft {
         });
         let fixed_ips = match self.addresses {
             None => intent.allot(network, mac, leased)?,
-            Some(addresses) => {
-                addresses.into_iter().map(|address| place(intent, network, address)).collect::<Result<_, _>>()?
+            Some(mut addresses) => {
+                if let Some(old) = old.filter(|old| old.mac != mac) {
+                    // What the guest made of its former MAC address.
+                    addresses
+                        .retain(|address| !intent.autoconfigured(network.id, old.mac).any(|ip| ip.address == *address));
+                }
+                let placed = addresses.into_iter().map(|address| place(intent, network, address));
+                let mut placed: Vec<FixedIp> = placed.collect::<Result<_, _>>()?;
+                for ip in intent.autoconfigured(network.id, mac) {
+                    if !placed.contains(&ip) {
+                        placed.push(ip);
+                    }
+                }
+                placed
             }
         };
         let trunk = (!self.trunk_vlans.is_empty())

@@ -6,6 +6,7 @@
 mod address;
 mod change;
 mod check;
+mod check_ipv6;
 mod check_security;
 mod dns;
 mod draft;
@@ -38,7 +39,7 @@ pub use security::{
     Remote, Rule, SecurityGroup,
 };
 pub use set::Intent;
-pub use subnet::{Forward, HostRoute, Subnet, last_host};
+pub use subnet::{Delegation, Forward, HostRoute, Ipv6Mode, Subnet, first_host, last_host};
 
 use uuid::Uuid;
 

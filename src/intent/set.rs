@@ -1,8 +1,8 @@
 use super::{
-    AddressGroup, AddressGroupId, Change, HostConfig, IntentError, Network, NetworkId, Origin, Port, PortId,
+    AddressGroup, AddressGroupId, Change, FixedIp, HostConfig, IntentError, Network, NetworkId, Origin, Port, PortId,
     SecurityGroup, SecurityGroupId, Subnet, SubnetId, Undo, pick_address,
 };
-use crate::net::MacAddr;
+use crate::net::{IpNet, MacAddr};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -144,26 +144,90 @@ impl Intent {
         self.addresses.get(&(subnet, address)).copied()
     }
 
-    /// Picks one address for a NIC in the first subnet of a network that allots any; none where no subnet does.
-    /// `leased` tells which addresses others hold by DHCP alone.
+    /// Picks one address of each family for a NIC, in the first subnet of a network that allots any, and tells those
+    /// that its guest makes itself; none where no subnet has any. `leased` tells which addresses others hold by DHCP
+    /// alone.
     pub fn allot(
         &self,
         network: &Network,
         mac: MacAddr,
         leased: impl Fn(SubnetId, IpAddr) -> bool,
-    ) -> Result<Vec<super::FixedIp>, IntentError> {
+    ) -> Result<Vec<FixedIp>, IntentError> {
+        let v4 = self.allot_of(network, mac, true, &leased)?;
+        let v6 = self.allot_of(network, mac, false, &leased)?;
+        Ok(v4.into_iter().chain(v6).chain(self.autoconfigured(network.id, mac)).collect())
+    }
+
+    fn allot_of(
+        &self,
+        network: &Network,
+        mac: MacAddr,
+        v4: bool,
+        leased: impl Fn(SubnetId, IpAddr) -> bool,
+    ) -> Result<Option<FixedIp>, IntentError> {
         let mut full = Vec::new();
-        for subnet in self.subnets_of(network.id).filter(|subnet| !subnet.pools.is_empty()) {
+        let family = |subnet: &&Subnet| matches!(subnet.cidr, IpNet::V4(_)) == v4 && !subnet.pools.is_empty();
+        for subnet in self.subnets_of(network.id).filter(family) {
             let taken = |address| self.addresses.contains_key(&(subnet.id, address)) || leased(subnet.id, address);
             match pick_address(&subnet.pools, mac, taken) {
-                Some(address) => return Ok(vec![super::FixedIp { subnet: subnet.id, address }]),
+                Some(address) => return Ok(Some(FixedIp { subnet: subnet.id, address })),
                 None => full.extend(subnet.pools.iter().map(ToString::to_string)),
             }
         }
         if full.is_empty() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         Err(IntentError::PoolExhausted { network: network.name.clone(), pools: full.join(", ") })
+    }
+
+    /// The addresses that the guest behind a NIC makes itself.
+    pub fn autoconfigured(&self, network: NetworkId, mac: MacAddr) -> impl Iterator<Item = FixedIp> {
+        self.subnets_of(network)
+            .filter_map(move |subnet| Some(FixedIp { subnet: subnet.id, address: subnet.autoconfigured_address(mac)? }))
+    }
+
+    /// The changes that make a subnet what it is to be. Ports that are there already get their addresses in an IPv6
+    /// subnet with it, since their guests make them, or ask for them, from then on.
+    pub fn with_subnet(&self, subnet: &Subnet, leased: impl Fn(IpAddr) -> bool) -> Vec<Change> {
+        if matches!(subnet.cidr, IpNet::V4(_)) {
+            return vec![Change::PutSubnet(subnet.clone())];
+        }
+        let old = self.subnets.get(&subnet.id);
+        let converted = subnet.autoconfigured() && old.is_some_and(|old| !old.autoconfigured());
+        let leaves = |port: &Port, ip: &FixedIp| {
+            let made = || old.and_then(|old| old.autoconfigured_address(port.mac)) == Some(ip.address);
+            ip.subnet == subnet.id && (converted || !subnet.cidr.contains(&ip.address) && made())
+        };
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        let mut chosen = BTreeSet::new();
+        for port in self.ports_of(subnet.network) {
+            let mut kept = port.clone();
+            kept.fixed_ips.retain(|ip| !leaves(port, ip));
+            if kept != *port {
+                before.push(Change::PutPort(kept.clone()));
+            }
+            let held = |ip: &FixedIp| {
+                let of = if ip.subnet == subnet.id { Some(subnet) } else { self.subnets.get(&ip.subnet) };
+                ip.address.is_ipv6() && !of.is_some_and(Subnet::autoconfigured)
+            };
+            let address = match subnet.autoconfigured_address(port.mac) {
+                Some(address) => {
+                    Some(address).filter(|address| !kept.fixed_ips.iter().any(|ip| ip.address == *address))
+                }
+                // One of each family is enough, and who was given none on purpose gets none.
+                None if kept.fixed_ips.iter().any(held) => None,
+                None if port.fixed_ips.is_empty() && port.origin == Origin::Admin => None,
+                None => pick_address(&subnet.pools, port.mac, |address| {
+                    chosen.contains(&address) || leased(address) || self.addresses.contains_key(&(subnet.id, address))
+                }),
+            };
+            if let Some(address) = address {
+                chosen.insert(address);
+                kept.fixed_ips.push(FixedIp { subnet: subnet.id, address });
+                after.push(Change::PutPort(kept));
+            }
+        }
+        before.into_iter().chain([Change::PutSubnet(subnet.clone())]).chain(after).collect()
     }
 
     /// What a store held. It was valid when it was stored; what a changed configuration no longer allows stays.

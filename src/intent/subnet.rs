@@ -1,9 +1,9 @@
 use super::{NetworkId, ResourceName, SubnetId};
-use crate::net::{AddressRange, BootRule, DhcpOption, IpNet};
+use crate::net::{AddressRange, BootRule, DhcpOption, IpNet, Ipv6Net, MacAddr};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv6Addr},
     str::FromStr,
 };
 
@@ -39,9 +39,39 @@ pub struct Subnet {
     /// What guests that boot from the network are told, by the same ranks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dhcp_boot: Vec<BootRule>,
-    /// Relay agents that are served, by their `giaddr`, which is in this subnet (RFC 2131 section 4.1).
+    /// Relay agents that are served, by their `giaddr` (RFC 2131 section 4.1) or link-address (RFC 8415 section 9.1),
+    /// which is in this subnet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub dhcp_relays: Vec<Ipv4Addr>,
+    pub dhcp_relays: Vec<IpAddr>,
+    /// IPv6: how guests come by their addresses. `None`: the host advertises nothing there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6_mode: Option<Ipv6Mode>,
+    /// IPv6: what prefixes are delegated from to guests that are routers themselves (IA_PD, RFC 8415 section 6.3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegation: Option<Delegation>,
+    /// IPv6: time servers that guests are told of (RFC 5908).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ntp_servers: Vec<Ipv6Addr>,
+}
+
+/// How guests of an IPv6 subnet come by their addresses; the host advertises itself in all of them (RFC 4861).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ipv6Mode {
+    /// They make them of the advertised prefix and their MAC address (RFC 4862).
+    Slaac,
+    /// DHCPv6 gives them (RFC 8415).
+    Stateful,
+    /// As `Slaac`; DHCPv6 tells the rest, name servers say.
+    Stateless,
+}
+
+/// A block that prefixes of one length are delegated from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delegation {
+    pub block: Ipv6Net,
+    pub length: u8,
 }
 
 /// A route that guests are told of (RFC 3442).
@@ -69,16 +99,41 @@ impl Subnet {
     /// RFC 2131 section 3.3.
     pub const INFINITE_LEASE: u32 = u32::MAX;
 
+    /// Whether guests make their addresses themselves.
+    pub fn autoconfigured(&self) -> bool {
+        matches!(self.ipv6_mode, Some(Ipv6Mode::Slaac | Ipv6Mode::Stateless))
+    }
+
+    /// The address that a guest makes itself (RFC 4862 with the identifier of RFC 4291 appendix A), where it does.
+    pub fn autoconfigured_address(&self, mac: MacAddr) -> Option<IpAddr> {
+        let IpNet::V6(prefix) = self.cidr else { return None };
+        self.autoconfigured().then(|| mac.eui64(prefix)).flatten().map(IpAddr::V6)
+    }
+
     /// The addresses that guests can hold when nothing narrower is asked for: all but the network's own, the broadcast
-    /// address and `taken`.
+    /// address and `taken`. Of a large IPv6 block those that are short to write, `::1000` to `::ffff`.
     pub fn default_pools(cidr: &IpNet, taken: &[IpAddr]) -> Vec<AddressRange> {
-        let mut hosts = cidr.hosts();
-        let (Some(first), Some(last)) = (hosts.next(), last_host(cidr)) else { return Vec::new() };
+        let (Some(mut first), Some(mut last)) = (first_host(cidr), last_host(cidr)) else { return Vec::new() };
+        if let IpNet::V6(net) = cidr
+            && net.prefix_len() <= 112
+        {
+            let base = net.network().to_bits();
+            (first, last) = (Ipv6Addr::from(base | 0x1000).into(), Ipv6Addr::from(base | 0xffff).into());
+        }
         let mut pools: Vec<AddressRange> = AddressRange::new(first, last).into_iter().collect();
         for address in taken {
             pools = pools.into_iter().flat_map(|pool| without(pool, *address)).collect();
         }
         pools
+    }
+}
+
+/// The lowest address of a block that a host can hold. IPv6's lowest of all is every router's (RFC 4291 section 2.6.1).
+pub fn first_host(cidr: &IpNet) -> Option<IpAddr> {
+    match cidr {
+        IpNet::V4(_) => cidr.hosts().next(),
+        IpNet::V6(net) if net.prefix_len() >= 127 => Some(net.network().into()),
+        IpNet::V6(net) => Some(Ipv6Addr::from(net.network().to_bits() | 1).into()),
     }
 }
 
@@ -108,6 +163,29 @@ fn without(pool: AddressRange, address: IpAddr) -> Vec<AddressRange> {
     let below = step(false).and_then(|end| AddressRange::new(pool.first(), end).ok());
     let above = step(true).and_then(|start| AddressRange::new(start, pool.last()).ok());
     below.into_iter().chain(above).collect()
+}
+
+impl fmt::Display for Ipv6Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Ipv6Mode::Slaac => "slaac",
+            Ipv6Mode::Stateful => "stateful",
+            Ipv6Mode::Stateless => "stateless",
+        })
+    }
+}
+
+impl FromStr for Ipv6Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "slaac" => Ok(Ipv6Mode::Slaac),
+            "stateful" => Ok(Ipv6Mode::Stateful),
+            "stateless" => Ok(Ipv6Mode::Stateless),
+            other => Err(format!("'{other}' is not an IPv6 mode; use slaac, stateful or stateless")),
+        }
+    }
 }
 
 impl fmt::Display for Forward {

@@ -127,6 +127,8 @@ mod tests {
             host_name: host_name.map(str::to_owned),
             port: None,
             expires: 1_800_000_000,
+            iaid: None,
+            prefix_length: None,
         }
     }
 

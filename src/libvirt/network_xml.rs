@@ -361,6 +361,10 @@ impl Reader {
             dhcp_options: Vec::new(),
             dhcp_boot: Vec::new(),
             dhcp_relays: Vec::new(),
+            ipv6_mode: None,
+            pd_block: None,
+            pd_length: None,
+            ntp_servers: Vec::new(),
         };
         if let Some(dhcp) = dhcp {
             self.dhcp(dhcp, address, &mut subnet);

@@ -1,4 +1,5 @@
 use super::{ParseError, serde_as_text};
+use ipnet::Ipv6Net;
 use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 /// A 48-bit unicast IEEE 802 address.
@@ -30,8 +31,19 @@ impl MacAddr {
 
     /// The link-local address that follows from it (RFC 4291 appendix A).
     pub fn link_local(self) -> Ipv6Addr {
+        Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(self.identifier()))
+    }
+
+    /// The address of a prefix that follows from it (RFC 4862 section 5.5.3); `None` where that is not of 64 bits.
+    pub fn eui64(self, prefix: Ipv6Net) -> Option<Ipv6Addr> {
+        let bits = prefix.network().to_bits() | u128::from(self.identifier());
+        (prefix.prefix_len() == 64).then(|| Ipv6Addr::from_bits(bits))
+    }
+
+    /// The modified EUI-64 identifier (RFC 4291 appendix A).
+    fn identifier(self) -> u64 {
         let [a, b, c, d, e, f] = self.0;
-        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+        u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
     }
 
     /// The MAC address that a link-local address was made of, where it was made of one.
@@ -94,6 +106,16 @@ mod tests {
         for bad in ["", "52:54:00:ab:cd", "52:54:00:ab:cd:ef:01", "5:54:00:ab:cd:ef", "+1:54:00:ab:cd:ef"] {
             assert_eq!(bad.parse::<MacAddr>(), Err(ParseError::Mac(bad.into())));
         }
+    }
+
+    #[test]
+    fn makes_addresses_of_prefixes() {
+        let mac: MacAddr = "52:54:00:12:34:56".parse().expect("valid");
+        assert_eq!(mac.link_local().to_string(), "fe80::5054:ff:fe12:3456");
+        assert_eq!(MacAddr::of_link_local(mac.link_local()), Some(mac));
+        let address = |prefix: &str| mac.eui64(prefix.parse().expect("a prefix")).map(|a| a.to_string());
+        assert_eq!(address("2001:db8:7::/64").as_deref(), Some("2001:db8:7:0:5054:ff:fe12:3456"));
+        assert_eq!(address("2001:db8:7::/80"), None);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The host's own layer 3 on networks: addresses, forwarding.
 
 use super::{
-    Input, Plan, Problem, Subject,
+    DelegatedPrefix, Input, Plan, Problem, Subject,
     bridge::{Placement, Placements},
 };
 use crate::{
-    datapath::{Link, LinkKind, Sysctl, VlanEntry, owned_alias},
+    datapath::{Link, LinkKind, Route, Sysctl, VlanEntry, owned_alias},
     intent::{Forward, Network, NetworkId, Segment, Subnet},
     net::{IfName, IpNet, VlanId},
 };
@@ -17,6 +17,14 @@ pub(super) struct Gateway {
     pub link: IfName,
     pub cidr: IpNet,
     pub forward: Forward,
+    /// What guests are delegated prefixes from.
+    pub delegates: Option<IpNet>,
+}
+
+impl Gateway {
+    pub fn is_ipv6(&self) -> bool {
+        matches!(self.cidr, IpNet::V6(_))
+    }
 }
 
 pub(super) fn plan_gateways(input: Input<'_>, placements: &Placements, plan: &mut Plan) -> Vec<Gateway> {
@@ -30,14 +38,36 @@ pub(super) fn plan_gateways(input: Input<'_>, placements: &Placements, plan: &mu
             report_overlap(input, subnet, plan);
             let address = IpNet::new(address, subnet.cidr.prefix_len()).expect("a prefix length of its own family");
             plan.desired.addresses.insert((link.clone(), address));
-            gateways.push(Gateway { network: network.id, link, cidr: subnet.cidr, forward: subnet.forward });
+            let delegates = subnet.delegation.map(|delegation| IpNet::V6(delegation.block));
+            plan_delegated(input, subnet, &link, plan);
+            gateways.push(Gateway { network: network.id, link, cidr: subnet.cidr, forward: subnet.forward, delegates });
         }
     }
     // The host shows itself on guests' networks only where it was given an address.
     for (name, _) in plan.desired.links.iter().filter(|(_, link)| link.kind.is_some()) {
-        plan.desired.sysctls.insert(Sysctl::Ipv6Disabled(name.clone()), "1".into());
+        let shows = gateways.iter().any(|gateway: &Gateway| gateway.is_ipv6() && gateway.link == *name);
+        let disabled = if shows { "0" } else { "1" };
+        plan.desired.sysctls.insert(Sysctl::Ipv6Disabled(name.clone()), disabled.into());
+        if shows {
+            // What guests say of routers is nothing to the host.
+            plan.desired.sysctls.insert(Sysctl::Ipv6AcceptRa(name.clone()), "0".into());
+            plan.desired.sysctls.insert(Sysctl::Ipv6Forwarding(name.clone()), "0".into());
+        }
     }
     gateways
+}
+
+/// What guests were delegated out of a subnet's block is behind them. Their link-local address is the one that port
+/// security knows.
+fn plan_delegated(input: Input<'_>, subnet: &Subnet, link: &IfName, plan: &mut Plan) {
+    let Some(delegation) = subnet.delegation else { return };
+    let here = |d: &&DelegatedPrefix| d.network == subnet.network && delegation.block.contains(&d.prefix);
+    let routes = input.delegated.iter().filter(here);
+    plan.desired.routes.extend(routes.map(|delegated| Route {
+        destination: delegated.prefix,
+        via: delegated.mac.link_local(),
+        link: link.clone(),
+    }));
 }
 
 /// The interface that the host's addresses on a network are on.
@@ -100,27 +130,72 @@ fn report_overlap(input: Input<'_>, subnet: &Subnet, plan: &mut Plan) {
 }
 
 /// Links of others that guests' packets leave by.
-pub(super) fn outward<'a>(input: Input<'a>) -> impl Iterator<Item = &'a IfName> {
+pub(super) fn outward<'a>(input: Input<'a>, ipv6: bool) -> impl Iterator<Item = &'a IfName> {
     let links = &input.observed.datapath.links;
-    let named = input.observed.default_route_links.iter().chain(&input.host.egress);
-    named.filter(|link| links.get(*link).is_some_and(|link| !link.is_owned()))
+    let routes = match ipv6 {
+        true => &input.observed.default_route_links6,
+        false => &input.observed.default_route_links,
+    };
+    routes.iter().chain(&input.host.egress).filter(|link| links.get(*link).is_some_and(|link| !link.is_owned()))
 }
 
 /// Forwarding is on where guests' packets come in, and where their answers do, and nowhere else.
 pub(super) fn plan_forwarding(input: Input<'_>, gateways: &[Gateway], plan: &mut Plan) {
-    let forwarding: Vec<_> = gateways.iter().filter(|gateway| gateway.forward != Forward::None).collect();
+    let forwards = |ipv6| gateways.iter().filter(move |g| g.forward != Forward::None && g.is_ipv6() == ipv6);
     let sysctls = &mut plan.desired.sysctls;
-    if !forwarding.is_empty() {
-        for link in outward(input) {
+    if forwards(false).next().is_some() {
+        for link in outward(input, false) {
             sysctls.insert(Sysctl::Ipv4Forwarding(link.clone()), "1".into());
         }
-        for gateway in forwarding {
+        for gateway in forwards(false) {
             sysctls.insert(Sysctl::Ipv4Forwarding(gateway.link.clone()), "1".into());
         }
     }
+    if forwards(true).next().is_some() {
+        for link in learning(input) {
+            sysctls.insert(Sysctl::Ipv6AcceptRa(link.clone()), "2".into());
+        }
+        for gateway in forwards(true) {
+            sysctls.insert(Sysctl::Ipv6Forwarding(gateway.link.clone()), "1".into());
+        }
+        sysctls.insert(Sysctl::Ipv6ForwardingPath, "1".into());
+    }
     for (key, value) in input.previous {
-        if input.observed.datapath.links.contains_key(key.link()) {
+        if key.link().is_none_or(|link| input.observed.datapath.links.contains_key(link)) {
             sysctls.entry(key.clone()).or_insert_with(|| value.clone());
         }
     }
+}
+
+/// Links of others that hear of their routers by advertisements, and would forget them when forwarding is switched on
+/// (`rt6_purge_dflt_routers` leaves links alone whose `accept_ra` is 2).
+fn learning<'a>(input: Input<'a>) -> impl Iterator<Item = &'a IfName> {
+    let state = &input.observed.datapath;
+    input.observed.advertised_links.iter().filter(move |link| {
+        let key = Sysctl::Ipv6AcceptRa((*link).clone());
+        let accepts = state.sysctls.get(&key).is_some_and(|value| value == "1") || input.previous.contains_key(&key);
+        accepts && state.links.get(*link).is_some_and(|link| !link.is_owned())
+    })
+}
+
+/// Links of others that were no routers before IPv6 was forwarded for guests: what comes in there goes to guests alone.
+pub(super) fn hosts6(input: Input<'_>, plan: &Plan) -> Vec<IfName> {
+    let observed = &input.observed.datapath;
+    let path = Sysctl::Ipv6ForwardingPath;
+    let forwarding = plan.desired.sysctls.get(&path).is_some_and(|value| value == "1");
+    let before = input.previous.get(&path).or(observed.sysctls.get(&path));
+    if !forwarding || before.is_none_or(|value| value != "0") {
+        return Vec::new();
+    }
+    let host = |key: &Sysctl, value: &String| match key {
+        Sysctl::Ipv6Forwarding(link) if value == "0" => Some(link.clone()),
+        _ => None,
+    };
+    let hosts = observed.sysctls.iter().filter_map(|(key, value)| host(key, value));
+    // What is ours goes, or is about to be let go of.
+    let others = |link: &IfName| {
+        let made = |link: &Link| link.is_owned() && !matches!(link.kind, Some(LinkKind::Other(_)));
+        !plan.desired.links.contains_key(link) && observed.links.get(link).is_some_and(|link| !made(link))
+    };
+    hosts.filter(others).collect()
 }

@@ -16,8 +16,8 @@ pub use problem::{Problem, Subject};
 
 use crate::{
     datapath::{Datapath, Observed, Sysctl},
-    intent::{HostConfig, Intent, PortId},
-    net::IfName,
+    intent::{HostConfig, Intent, NetworkId, PortId},
+    net::{IfName, Ipv6Net, MacAddr},
 };
 use std::collections::BTreeMap;
 
@@ -31,6 +31,16 @@ pub struct Input<'a> {
     pub observed: &'a Observed,
     /// What kernel parameters were before we set them.
     pub previous: &'a BTreeMap<Sysctl, String>,
+    /// Prefixes that guests were delegated by DHCPv6.
+    pub delegated: &'a [DelegatedPrefix],
+}
+
+/// A prefix behind the guest with this NIC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DelegatedPrefix {
+    pub network: NetworkId,
+    pub mac: MacAddr,
+    pub prefix: Ipv6Net,
 }
 
 /// What should be, and what cannot be.
@@ -50,7 +60,8 @@ pub fn plan(input: Input<'_>) -> Plan {
     let gateways = l3::plan_gateways(input, &bridges, &mut plan);
     l3::plan_forwarding(input, &gateways, &mut plan);
     filter::plan_filters(input, &bridges, &mut plan);
-    forward::plan_forward_table(input, &gateways, &mut plan);
+    let hosts6 = l3::hosts6(input, &plan);
+    forward::plan_forward_table(input, &gateways, &hosts6, &mut plan);
     neighbours::plan_admissions(input, &bridges, &gateways, &mut plan);
     plan
 }

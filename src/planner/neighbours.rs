@@ -8,7 +8,7 @@ use super::{
 use crate::{
     datapath::{Admission, Iptables, Neighbour, Obstacle, UserChain, ZONE},
     intent::Forward,
-    net::{IfName, IpNet},
+    net::IfName,
 };
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ pub(super) fn plan_admissions(input: Input<'_>, placements: &Placements, gateway
     for (at, have) in &observed.admissions {
         let wanted = match at {
             Neighbour::Chain(tables, UserChain::UfwInput) => services(input, of_family(gateways, *tables)),
-            Neighbour::Chain(tables, _) => forwarded(input, placements, of_family(gateways, *tables)),
+            Neighbour::Chain(tables, _) => forwarded(input, placements, of_family(gateways, *tables), tables.ipv6),
             Neighbour::Firewalld => {
                 let others = have.iter().filter(|admission| is_others(input, admission)).cloned();
                 zoned(input, placements, gateways).chain(others).collect()
@@ -32,7 +32,7 @@ pub(super) fn plan_admissions(input: Input<'_>, placements: &Placements, gateway
 }
 
 fn of_family(gateways: &[Gateway], tables: Iptables) -> impl Iterator<Item = &Gateway> + Clone {
-    gateways.iter().filter(move |gateway| matches!(gateway.cidr, IpNet::V6(_)) == tables.ipv6)
+    gateways.iter().filter(move |gateway| gateway.is_ipv6() == tables.ipv6)
 }
 
 /// All that goes to guests, and what they send to the outside; what they send to others' links, as containers, those
@@ -41,11 +41,12 @@ fn forwarded<'a>(
     input: Input<'_>,
     placements: &Placements,
     gateways: impl Iterator<Item = &'a Gateway> + Clone,
+    ipv6: bool,
 ) -> BTreeSet<Admission> {
     let forwarding: BTreeSet<&IfName> =
         gateways.filter(|gateway| gateway.forward != Forward::None).map(|gateway| &gateway.link).collect();
     let to_guests = forwarding.iter().map(|link| Admission::Forward { from: None, to: (*link).clone() });
-    let outside: BTreeSet<&IfName> = outward(input).collect();
+    let outside: BTreeSet<&IfName> = outward(input, ipv6).collect();
     let from_guests = forwarding.iter().flat_map(|from| {
         outside.iter().map(|to| Admission::Forward { from: Some((*from).clone()), to: (*to).clone() })
     });
@@ -59,7 +60,7 @@ fn forwarded<'a>(
 fn services<'a>(input: Input<'_>, gateways: impl Iterator<Item = &'a Gateway>) -> BTreeSet<Admission> {
     let mut all = BTreeSet::new();
     for gateway in gateways {
-        let dhcp = if matches!(gateway.cidr, IpNet::V6(_)) { 547 } else { 67 };
+        let dhcp = if gateway.is_ipv6() { 547 } else { 67 };
         let opened = input.host.host_services.iter().map(|service| (service.protocol, service.port));
         let ports = [(6, 53), (17, 53), (17, dhcp)].into_iter().chain(opened);
         all.extend(ports.map(|(protocol, port)| Admission::Service { from: gateway.link.clone(), protocol, port }));

@@ -48,6 +48,8 @@ pub(crate) fn bare_host(taps: usize) -> Observed {
         ..Observed::default()
     };
     observed.default_route_links.insert(if_name("eth0"));
+    observed.default_route_links6.insert(if_name("eth0"));
+    observed.advertised_links.insert(if_name("eth0"));
     let state = &mut observed.datapath;
     for nic in ["eth0", "eth1", "dummy0"] {
         state.links.insert(if_name(nic), link("device"));
@@ -60,6 +62,12 @@ pub(crate) fn bare_host(taps: usize) -> Observed {
     }
     state.addresses.insert((if_name("eth0"), "198.51.100.7/24".parse().expect("address")));
     state.sysctls.insert(Sysctl::Ipv4Forwarding(if_name("eth0")), "0".into());
+    // A host that learnt its IPv6 default route from advertisements.
+    state.sysctls.insert(Sysctl::Ipv6ForwardingPath, "0".into());
+    for nic in ["eth0", "eth1", "dummy0"] {
+        state.sysctls.insert(Sysctl::Ipv6Forwarding(if_name(nic)), "0".into());
+        state.sysctls.insert(Sysctl::Ipv6AcceptRa(if_name(nic)), "1".into());
+    }
     for tap in 0..taps {
         state.links.insert(if_name(&format!("vnet{tap}")), link("tun"));
     }
@@ -123,6 +131,16 @@ fn build(sketch: &Sketch) -> (Intent, BTreeMap<PortId, IfName>) {
             if let Ok(subnet) = draft.complete(SubnetId(Uuid::from_u128(i as u128 + 100)), &intent) {
                 let _ = intent.apply(vec![super::super::intent::Change::PutSubnet(subnet)], &host);
             }
+            let mode = ["stateful", "slaac", "stateless"][i % 3];
+            let draft: SubnetDraft = serde_json::from_value(serde_json::json!({
+                "network": format!("n{i}"), "cidr": format!("fd00:{id}:{i}::/64"), "forward": forward, "ipv6_mode": mode
+            }))
+            .expect("draft");
+            if *id % 3 == 0
+                && let Ok(subnet) = draft.complete(SubnetId(Uuid::from_u128(i as u128 + 200)), &intent)
+            {
+                let _ = intent.apply(vec![super::super::intent::Change::PutSubnet(subnet)], &host);
+            }
         }
     }
     for (i, (network, tap, tagged, qos)) in sketch.ports.iter().enumerate() {
@@ -142,13 +160,20 @@ fn build(sketch: &Sketch) -> (Intent, BTreeMap<PortId, IfName>) {
     (intent, attachments)
 }
 
+/// What the loop remembers of a host that was as [`bare_host`] is.
+fn previous_of(host: &Observed) -> BTreeMap<Sysctl, String> {
+    let before = bare_host(0).datapath.sysctls;
+    let differs = |(key, value): &(Sysctl, String)| host.datapath.sysctls.get(key).is_some_and(|is| is != value);
+    before.into_iter().filter(differs).collect()
+}
+
 fn changes_to(
     host: &Observed,
     intent: &Intent,
     attachments: &BTreeMap<PortId, IfName>,
 ) -> Vec<crate::datapath::Change> {
-    let (config, previous) = (host_config(), BTreeMap::new());
-    let plan = plan(Input { intent, host: &config, attachments, observed: host, previous: &previous });
+    let (config, previous) = (host_config(), previous_of(host));
+    let plan = plan(Input { intent, host: &config, attachments, observed: host, previous: &previous, delegated: &[] });
     diff(&host.datapath, &plan.desired, Scope::Full)
 }
 
@@ -175,8 +200,9 @@ fn foreign_part(host: &Observed) -> Foreign {
 
 /// Says how the host differs from what was wanted, without asking diff.
 fn shortfall(host: &Observed, intent: &Intent, attachments: &BTreeMap<PortId, IfName>) -> Option<String> {
-    let (config, previous) = (host_config(), BTreeMap::new());
-    let want = plan(Input { intent, host: &config, attachments, observed: host, previous: &previous }).desired;
+    let (config, previous) = (host_config(), previous_of(host));
+    let want =
+        plan(Input { intent, host: &config, attachments, observed: host, previous: &previous, delegated: &[] }).desired;
     let have = &host.datapath;
     for (name, link) in &want.links {
         let Some(is) = have.links.get(name) else { return Some(format!("no link {name}")) };
@@ -298,7 +324,7 @@ proptest! {
         settle(&mut host, &intent, &BTreeMap::new());
         for (port, tap) in &attachments {
             let so_far: BTreeMap<_, _> = attachments.range(..=port).map(|(p, t)| (*p, t.clone())).collect();
-            let input = Input { intent: &intent, host: &config, attachments: &so_far, observed: &host, previous: &previous };
+            let input = Input { intent: &intent, host: &config, attachments: &so_far, observed: &host, previous: &previous, delegated: &[] };
             let part = plan_ports(input, &[*port]);
             let links = BTreeSet::from([tap.clone()]);
             let steps = diff(&host.datapath, &part.desired, Scope::Links(&links));
@@ -330,7 +356,7 @@ fn host_with_a_vlan_guest() -> (Observed, Intent, BTreeMap<PortId, IfName>) {
 
 fn plan_of(host: &Observed, intent: &Intent, attachments: &BTreeMap<PortId, IfName>) -> Plan {
     let (config, previous) = (host_config(), BTreeMap::new());
-    plan(Input { intent, host: &config, attachments, observed: host, previous: &previous })
+    plan(Input { intent, host: &config, attachments, observed: host, previous: &previous, delegated: &[] })
 }
 
 #[test]
@@ -408,6 +434,37 @@ fn what_others_drop_for_good_is_said() {
         "{problems:?}"
     );
     assert!(plan_of(&host, &Intent::default(), &BTreeMap::new()).problems.is_empty(), "nobody is kept from anything");
+}
+
+#[test]
+fn a_host_that_learnt_its_route_listens_on_before_ipv6_is_forwarded() {
+    let sketch = Sketch { networks: vec![(0, 30, Some(Forward::Routed))], ports: Vec::new() };
+    let ((intent, attachments), host, config) = (build(&sketch), bare_host(0), host_config());
+    let (previous, eth0) = (BTreeMap::new(), if_name("eth0"));
+    let input = Input {
+        intent: &intent,
+        host: &config,
+        attachments: &attachments,
+        observed: &host,
+        previous: &previous,
+        delegated: &[],
+    };
+    let desired = plan(input).desired;
+    let changes = diff(&host.datapath, &desired, Scope::Full);
+    let sets = |key: &Sysctl| {
+        changes.iter().position(|c| matches!(c, crate::datapath::Change::SetSysctl { key: k, .. } if k == key))
+    };
+    let listens = sets(&Sysctl::Ipv6AcceptRa(eth0.clone())).expect("it listens on");
+    let bridge = desired.sysctls.keys().find_map(|key| match key {
+        Sysctl::Ipv6Forwarding(link) => Some(Sysctl::Ipv6Forwarding(link.clone())),
+        _ => None,
+    });
+    for key in [Sysctl::Ipv6ForwardingPath, bridge.expect("its bridge")] {
+        assert!(sets(&key).is_some_and(|at| at > listens), "{key} in {changes:?}");
+    }
+    assert_eq!(sets(&Sysctl::Ipv6AcceptRa(if_name("eth1"))), None, "it learnt nothing");
+    let hosts = &desired.tables[&crate::datapath::Family::Inet].sets["hosts6"].elements;
+    assert_eq!(hosts.len(), 3, "{hosts:?}");
 }
 
 #[test]

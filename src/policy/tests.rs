@@ -45,6 +45,9 @@ fn subnet(n: u128, network: u128, cidr: &str, host: Option<&str>, forward: Forwa
         dhcp_options: Vec::new(),
         dhcp_boot: Vec::new(),
         dhcp_relays: Vec::new(),
+        ipv6_mode: None,
+        delegation: None,
+        ntp_servers: Vec::new(),
     }
 }
 

@@ -75,6 +75,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             dhcp_options: Vec::new(),
             dhcp_boot: Vec::new(),
             dhcp_relays: Vec::new(),
+            ipv6_mode: None,
+            pd_block: None,
+            pd_length: None,
+            ntp_servers: Vec::new(),
         };
         let subnet = subnet.complete(SubnetId(Uuid::new_v4()), &with_network)?;
         tracing::info!(network = NAME, %cidr, "first start: made a network for guests");

@@ -103,8 +103,18 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     async fn create_subnet(&mut self, draft: SubnetDraft) -> Result<Subnet, CommandError> {
         let subnet = draft.complete(SubnetId(Uuid::new_v4()), &self.view().intent)?;
         self.refuse_host_overlap(&subnet, None).await?;
-        self.commit_and_mark(Change::PutSubnet(subnet.clone())).await?;
+        self.put_subnet(&subnet).await?;
         Ok(subnet)
+    }
+
+    async fn put_subnet(&mut self, subnet: &Subnet) -> Result<(), CommandError> {
+        let changes = {
+            let view = self.view();
+            view.intent.with_subnet(subnet, |address| leased(&view, subnet.id, address))
+        };
+        self.commit(changes).await?;
+        self.mark_dirty();
+        Ok(())
     }
 
     async fn update_subnet(&mut self, id: SubnetId, patch: Map<String, Value>) -> Result<Subnet, CommandError> {
@@ -114,7 +124,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             patched(&SubnetDraft::of(old), patch)?.complete(id, &view.intent)?
         };
         self.refuse_host_overlap(&subnet, None).await?;
-        self.commit_and_mark(Change::PutSubnet(subnet.clone())).await?;
+        self.put_subnet(&subnet).await?;
         Ok(subnet)
     }
 

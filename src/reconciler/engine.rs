@@ -110,8 +110,12 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let (fresh, previous) = (is_fresh(&loaded), previous_sysctls::previous_of(&loaded));
         let memo = loaded.memos.iter().find(|(key, _)| key == clock::MEMO).map(|(_, value)| value.as_str());
         let (lease_clock, memo) = LeaseClock::resume(memo);
-        if let Some(value) = memo {
-            store.commit(vec![Write::PutMemo { key: clock::MEMO.to_owned(), value }]).await?;
+        let (server_id, drawn) = server_id(&loaded);
+        let memos = [memo.map(|value| (clock::MEMO, value)), drawn.map(|value| (SERVER_ID, value))];
+        let memos = memos.into_iter().flatten().map(|(key, value)| Write::PutMemo { key: key.to_owned(), value });
+        let memos: Vec<Write> = memos.collect();
+        if !memos.is_empty() {
+            store.commit(memos).await?;
         }
         let mut engine = Self {
             view,
@@ -140,6 +144,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             service_retry: None,
             services_due: None,
         };
+        engine.view_mut().server_id = server_id;
         engine.take_up(loaded, host, lease_clock);
         engine.make_default_group().await?;
         if fresh {
@@ -375,6 +380,18 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         });
         self.leaving.retain(|port| view.intent.port(*port).is_some());
     }
+}
+
+/// Where the store keeps what the DHCPv6 servers call themselves, in hexadecimal.
+const SERVER_ID: &str = "dhcpv6-server-id";
+
+/// The DUID of this host's DHCPv6 servers, and what is to be stored of one that is new: of a UUID (RFC 6355), drawn at
+/// the first start and kept for ever, since clients renew with the server that they know.
+fn server_id(loaded: &Loaded) -> (Vec<u8>, Option<String>) {
+    let stored =
+        loaded.memos.iter().find(|(key, _)| key == SERVER_ID).and_then(|(_, value)| value.parse::<Uuid>().ok());
+    let uuid = stored.unwrap_or_else(Uuid::new_v4);
+    ([&[0, 4][..], uuid.as_bytes()].concat(), stored.is_none().then(|| uuid.to_string()))
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -183,6 +183,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 attachments: &self.taps,
                 observed: &self.observed,
                 previous: &self.previous,
+                delegated: &view.delegated,
             };
             plan_ports(input, ports)
         };

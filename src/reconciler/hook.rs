@@ -50,6 +50,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             attachments: &nobody,
             observed: &self.observed,
             previous: &self.previous,
+            delegated: &view.delegated,
         };
         let problems: Vec<Problem> =
             plan(input).problems.into_iter().chain(self.plan_problems.iter().cloned()).collect();

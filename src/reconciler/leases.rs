@@ -4,10 +4,10 @@ use super::{Engine, Notice, Outlets, Problem, Subject};
 use crate::{
     backend::{Driver, LeaseRecord, Store},
     intent::{NetworkId, SubnetId},
-    protocol::dhcpv4::{Event, Lease},
+    protocol::{dhcpv4::Event, dhcpv6},
     server::dhcpv4::DhcpEvent,
 };
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// What may keep guests of a network from leases, each by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,24 +16,18 @@ pub(super) enum Trouble {
     Interface,
     PoolFull(SubnetId),
     /// As many of these as the engine keeps in quarantine.
-    Conflict(Ipv4Addr),
+    Conflict(IpAddr),
 }
 
 impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     pub(super) async fn take_lease_event(&mut self, event: DhcpEvent) {
         match event {
-            DhcpEvent::Protocol(Event::LeaseGranted(lease)) => self.lease_granted(&lease),
+            DhcpEvent::Protocol(Event::LeaseGranted(lease)) => self.lease_granted((&lease).into()),
             DhcpEvent::Protocol(
                 Event::LeaseReleased(lease) | Event::LeaseExpired(lease) | Event::LeaseDropped(lease),
-            ) => self.lease_ended(&lease),
-            DhcpEvent::Protocol(Event::AddressDeclined(lease)) => {
-                self.lease_ended(&lease);
-                let text = format!(
-                    "guest {} found {} in use by somebody else and declined it; it rests for 10 minutes",
-                    lease.mac, lease.address
-                );
-                self.set_trouble(NetworkId(lease.network), Trouble::Conflict(lease.address), Some(text));
-            }
+            ) => self.lease_ended(&(&lease).into()),
+            DhcpEvent::Protocol(Event::AddressDeclined(lease)) => self.address_declined(&(&lease).into()),
+            DhcpEvent::Protocol6(event) => self.take_ipv6_event(event),
             DhcpEvent::Lagged { network } => {
                 tracing::warn!(%network, "more lease events than can be taken; reading the store");
                 self.reload_leases().await;
@@ -42,21 +36,63 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         }
     }
 
-    fn lease_granted(&mut self, lease: &Lease) {
+    fn take_ipv6_event(&mut self, event: dhcpv6::Event) {
+        use dhcpv6::Event as V6;
+        match event {
+            V6::LeaseGranted(lease) => self.lease_granted((&lease).into()),
+            V6::LeaseReleased(lease) | V6::LeaseExpired(lease) | V6::LeaseDropped(lease) => {
+                self.lease_ended(&(&lease).into());
+            }
+            V6::AddressDeclined(lease) => self.address_declined(&(&lease).into()),
+            V6::PoolExhausted { network, subnet } => {
+                self.note_dhcp_trouble(DhcpEvent::Protocol(Event::PoolExhausted { network, subnet }));
+            }
+            V6::PoolRecovered { network, subnet } => {
+                self.note_dhcp_trouble(DhcpEvent::Protocol(Event::PoolRecovered { network, subnet }));
+            }
+            V6::PortLimited { network, mac } => {
+                self.note_dhcp_trouble(DhcpEvent::Protocol(Event::PortLimited { network, mac }));
+            }
+            V6::QuarantineEnded { network, address } => {
+                self.set_trouble(NetworkId(network), Trouble::Conflict(address.into()), None);
+            }
+        }
+    }
+
+    fn address_declined(&mut self, lease: &LeaseRecord) {
+        self.lease_ended(lease);
+        let text = format!(
+            "guest {} found {} in use by somebody else and declined it; it rests for 10 minutes",
+            lease.mac, lease.address
+        );
+        self.set_trouble(NetworkId(lease.network), Trouble::Conflict(lease.address), Some(text));
+    }
+
+    fn lease_granted(&mut self, lease: LeaseRecord) {
         let network = NetworkId(lease.network);
         // Its name is in DNS already: the outlets see to that when it is stored.
-        self.view_mut().leases.insert((network, IpAddr::V4(lease.address)), LeaseRecord::from(lease));
+        let delegated = lease.prefix_length.is_some();
+        self.view_mut().leases.insert((network, lease.address), lease);
+        self.note_delegated(delegated);
         self.notify(Notice::LeasesChanged(network));
     }
 
-    fn lease_ended(&mut self, lease: &Lease) {
+    fn lease_ended(&mut self, lease: &LeaseRecord) {
         let network = NetworkId(lease.network);
-        let old = self.view_mut().leases.remove(&(network, IpAddr::V4(lease.address)));
+        let old = self.view_mut().leases.remove(&(network, lease.address));
+        self.note_delegated(lease.prefix_length.is_some());
         // One that runs out stays in the store as it is, which the outlets do not hear of.
         if old.is_some_and(|old| old.host_name.is_some()) {
             self.touched.insert(network);
         }
         self.notify(Notice::LeasesChanged(network));
+    }
+
+    /// Routes lead to delegated prefixes, and filters let them speak.
+    fn note_delegated(&mut self, concerned: bool) {
+        if concerned && self.view_mut().take_delegated() {
+            self.mark_dirty();
+        }
     }
 
     async fn reload_leases(&mut self) {
@@ -91,10 +127,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                     "{address} is in use by {mac}, which has no lease; it is not given to guests. Take it out of the pools, \
                      or make a port with this address for {mac}"
                 );
-                self.set_trouble(NetworkId(network), Trouble::Conflict(address), Some(text));
+                self.set_trouble(NetworkId(network), Trouble::Conflict(address.into()), Some(text));
             }
             DhcpEvent::Protocol(Event::QuarantineEnded { network, address }) => {
-                self.set_trouble(NetworkId(network), Trouble::Conflict(address), None);
+                self.set_trouble(NetworkId(network), Trouble::Conflict(address.into()), None);
             }
             DhcpEvent::Protocol(Event::PortLimited { network, mac }) => {
                 tracing::warn!(%network, %mac, "a guest asks for more addresses than one port may hold");
@@ -109,7 +145,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 self.set_trouble(NetworkId(network), Trouble::Interface, Some(text));
             }
             DhcpEvent::InterfaceBack { network, .. } => self.set_trouble(NetworkId(network), Trouble::Interface, None),
-            DhcpEvent::Protocol(_) | DhcpEvent::Lagged { .. } => {}
+            DhcpEvent::Protocol(_) | DhcpEvent::Protocol6(_) | DhcpEvent::Lagged { .. } => {}
         }
     }
 

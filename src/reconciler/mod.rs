@@ -33,5 +33,5 @@ pub use import::{ImportCommand, ImportMemo, TakeOver, TakenGuest};
 pub use index::HookIndex;
 pub use outlets::Outlets;
 pub(crate) use previous_sysctls::{forget_former_boot, forgetting, previous_of};
-pub use services::{DnsEntry, DnsService, NetworkServices, lease_owner};
+pub use services::{DnsEntry, DnsService, Ipv6Service, NetworkServices, lease_owner};
 pub use view::{Attachment, Health, LibvirtStatus, PortStatus, View};

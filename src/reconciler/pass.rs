@@ -25,6 +25,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 attachments: &self.taps,
                 observed: &self.observed,
                 previous: &self.previous,
+                delegated: &view.delegated,
             })
         };
         self.fill_listed(&mut plan).await;
@@ -183,7 +184,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             .iter()
             .filter_map(|change| match change {
                 Change::SetSysctl { key, .. } if !self.previous.contains_key(key) => {
-                    observed.links.get(key.link()).filter(|link| !link.is_owned())?;
+                    if let Some(link) = key.link() {
+                        observed.links.get(link).filter(|link| !link.is_owned())?;
+                    }
                     Some((key.clone(), observed.sysctls.get(key).cloned().unwrap_or_else(|| "0".into())))
                 }
                 _ => None,
@@ -207,7 +210,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             .previous
             .iter()
             .filter(|(key, before)| {
-                let gone = !observed.links.contains_key(key.link());
+                let gone = key.link().is_some_and(|link| !observed.links.contains_key(link));
                 gone || wanted.get(key) == Some(before) && observed.sysctls.get(key) == Some(before)
             })
             .map(|(key, _)| key.clone())
@@ -232,7 +235,8 @@ fn concerned(change: &Change) -> Option<IfName> {
         | Change::DeleteAddress { link, .. }
         | Change::SetLimit { link, .. }
         | Change::DeleteLimit { link, .. } => Some(link.clone()),
-        Change::SetSysctl { key, .. } => Some(key.link().clone()),
+        Change::AddRoute(route) | Change::DeleteRoute(route) => Some(route.link.clone()),
+        Change::SetSysctl { key, .. } => key.link().cloned(),
         _ => None,
     }
 }

@@ -3,7 +3,6 @@
 use crate::{
     backend::{Loaded, Store, StoreError, Write},
     datapath::Sysctl,
-    net::IfName,
 };
 use std::collections::BTreeMap;
 
@@ -17,10 +16,7 @@ pub(super) fn memo(key: &Sysctl) -> String {
 
 /// As the store remembers it.
 pub(crate) fn previous_of(loaded: &Loaded) -> BTreeMap<Sysctl, String> {
-    let parse = |(key, value): &(String, String)| {
-        let link = key.strip_prefix(PREFIX)?.strip_prefix("net/ipv4/conf/")?.strip_suffix("/forwarding")?;
-        Some((Sysctl::Ipv4Forwarding(IfName::new(link).ok()?), value.clone()))
-    };
+    let parse = |(key, value): &(String, String)| Some((Sysctl::at(key.strip_prefix(PREFIX)?)?, value.clone()));
     loaded.memos.iter().filter_map(parse).collect()
 }
 

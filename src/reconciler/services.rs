@@ -8,7 +8,9 @@ use crate::{
     planner::gateway_name,
     protocol::{
         dhcpv4::{self, ClientKey, Host, Scope},
+        dhcpv6,
         dns::{NameSource, Policy, Routes},
+        ra,
     },
     server::clock::LeaseClock,
 };
@@ -19,6 +21,8 @@ use std::{
 };
 use uuid::Uuid;
 
+mod ipv6;
+
 /// The services of one network.
 #[derive(Debug)]
 pub struct NetworkServices {
@@ -26,8 +30,18 @@ pub struct NetworkServices {
     pub lease_clock: LeaseClock,
     /// `None`: nobody is served DHCP.
     pub scope: Option<Scope>,
+    /// `None`: nothing is advertised, and nobody is served DHCPv6.
+    pub ipv6: Option<Ipv6Service>,
     /// `None`: nobody is served DNS.
     pub dns: Option<DnsService>,
+}
+
+/// What a network is told by advertisements and DHCPv6.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ipv6Service {
+    pub scope: dhcpv6::Scope,
+    /// `None`: the host is on none of its IPv6 subnets, and serves relay agents alone.
+    pub router: Option<ra::Router>,
 }
 
 /// A network's names, and where they are asked for.
@@ -59,7 +73,7 @@ pub struct DnsEntry {
 
 /// `datapath`: what there is of the host, since a server needs its interface.
 pub(super) fn services_of(view: &View, datapath: &Datapath, id: NetworkId) -> NetworkServices {
-    let nothing = NetworkServices { network: id, lease_clock: view.lease_clock, scope: None, dns: None };
+    let nothing = NetworkServices { network: id, lease_clock: view.lease_clock, scope: None, ipv6: None, dns: None };
     let Some(network) = view.intent.network(id) else { return nothing };
     let Some(interface) = interface_of(view, network).filter(|interface| datapath.links.contains_key(interface)) else {
         return nothing;
@@ -77,6 +91,7 @@ pub(super) fn services_of(view: &View, datapath: &Datapath, id: NetworkId) -> Ne
         network: id,
         lease_clock: view.lease_clock,
         scope: scope_of(view, network, &interface, &subnets),
+        ipv6: ipv6::service_of(view, network, &interface, &subnets, datapath),
         dns: Some(DnsService {
             interface,
             addresses,
@@ -117,7 +132,8 @@ fn scope_of(view: &View, network: &Network, interface: &IfName, subnets: &[&Subn
     // Those that lie behind relay agents need no address of this host.
     let relayed = view.intent.subnets_of(network.id);
     let relayed = relayed.filter(|subnet| subnet.host_address.is_none() && !subnet.dhcp_relays.is_empty());
-    let served: Vec<&Subnet> = subnets.iter().copied().chain(relayed).filter(|subnet| subnet.dhcp).collect();
+    let served = subnets.iter().copied().chain(relayed).filter(|subnet| matches!(subnet.cidr, IpNet::V4(_)));
+    let served: Vec<&Subnet> = served.filter(|subnet| subnet.dhcp).collect();
     let local = network.segment == Segment::Local;
     let hosts = view
         .intent
@@ -132,7 +148,7 @@ fn scope_of(view: &View, network: &Network, interface: &IfName, subnets: &[&Subn
         server_address,
         subnets: served.iter().filter_map(|subnet| subnet_of(network, subnet, local)).collect(),
         hosts,
-        relays: served.iter().flat_map(|subnet| &subnet.dhcp_relays).copied().collect(),
+        relays: served.iter().flat_map(|subnet| &subnet.dhcp_relays).copied().filter_map(v4).collect(),
         rapid_commit: local,
         probe: true,
         leases_per_port: view.host.dhcp.leases_per_port,

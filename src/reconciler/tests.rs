@@ -317,6 +317,8 @@ async fn a_guest_that_is_gone_takes_its_ports_and_their_leases_along_in_one_comm
         network: port.network.0,
         address: "192.0.2.9".parse().expect("an address"),
         client: vec![1],
+        iaid: None,
+        prefix_length: None,
         mac: port.mac,
         host_name: None,
         port: Some(port.id.0),

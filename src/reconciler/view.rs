@@ -3,8 +3,8 @@ use crate::{
     backend::LeaseRecord,
     datapath::Capabilities,
     intent::{Device, HostConfig, Intent, Network, NetworkId, PortId, SubnetId},
-    net::IfName,
-    planner::{Problem, Subject},
+    net::{IfName, Ipv6Net},
+    planner::{DelegatedPrefix, Problem, Subject},
     server::{Histogram, clock::LeaseClock},
 };
 use std::{
@@ -19,8 +19,12 @@ pub struct View {
     pub host: HostConfig,
     pub attachments: BTreeMap<PortId, Attachment>,
     pub leases: BTreeMap<(NetworkId, IpAddr), LeaseRecord>,
+    /// Those of the leases that are delegated prefixes.
+    pub delegated: Vec<DelegatedPrefix>,
     /// What leases' expiries are to be compared with.
     pub lease_clock: LeaseClock,
+    /// The DUID of the DHCPv6 servers (RFC 8415 section 11).
+    pub server_id: Vec<u8>,
     /// Subnets whose DHCP pools have no address for another guest.
     pub full_pools: BTreeSet<SubnetId>,
     /// What is wrong now, each with what to do about it.
@@ -102,6 +106,22 @@ impl View {
         let now = self.lease_clock.now();
         let running = stored.into_iter().filter(|lease| lease.expires > now);
         self.leases = running.map(|lease| ((NetworkId(lease.network), lease.address), lease)).collect();
+        self.take_delegated();
+    }
+
+    /// Whether the delegated prefixes are others than before.
+    pub(super) fn take_delegated(&mut self) -> bool {
+        let prefix = |lease: &LeaseRecord| match (lease.address, lease.prefix_length) {
+            (IpAddr::V6(address), Some(length)) => Ipv6Net::new(address, length).ok(),
+            _ => None,
+        };
+        let delegated = |((network, _), lease): (&(NetworkId, IpAddr), &LeaseRecord)| {
+            Some(DelegatedPrefix { network: *network, mac: lease.mac, prefix: prefix(lease)? })
+        };
+        let delegated: Vec<_> = self.leases.iter().filter_map(delegated).collect();
+        let changed = delegated != self.delegated;
+        self.delegated = delegated;
+        changed
     }
 
     /// The bridge that a network's ports are on.

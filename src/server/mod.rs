@@ -2,9 +2,11 @@
 
 pub mod clock;
 pub mod dhcpv4;
+pub mod dhcpv6;
 pub mod dns;
 mod histogram;
 pub mod hook;
+pub mod leases;
 pub mod meters;
 pub mod resolved;
 

@@ -68,6 +68,11 @@ pub(super) const MIGRATIONS: &[&str] = &[
     "",
     // DHCP options, boot rules, relays and client identifiers of networks, subnets and ports.
     "",
+    // IPv6 modes of subnets; what tells DHCPv6 leases apart.
+    "
+    ALTER TABLE lease ADD COLUMN iaid INTEGER;
+    ALTER TABLE lease ADD COLUMN prefix_length INTEGER;
+",
 ];
 
 /// The version of a database. Reads only, so that a file of a newer version stays as it is.

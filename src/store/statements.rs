@@ -99,11 +99,12 @@ fn put_named(
 fn put_lease(connection: &Connection, lease: &LeaseRecord) -> Result<()> {
     execute(
         connection,
-        "INSERT INTO lease (network_id, address, client, mac, host_name, port_id, expires)
-         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM network WHERE id = ?1)
+        "INSERT INTO lease (network_id, address, client, mac, host_name, port_id, expires, iaid, prefix_length)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 WHERE EXISTS (SELECT 1 FROM network WHERE id = ?1)
          ON CONFLICT (network_id, address) DO UPDATE
          SET client = excluded.client, mac = excluded.mac, host_name = excluded.host_name,
-             port_id = excluded.port_id, expires = excluded.expires",
+             port_id = excluded.port_id, expires = excluded.expires, iaid = excluded.iaid,
+             prefix_length = excluded.prefix_length",
         params![
             lease.network.to_string(),
             lease.address.to_string(),
@@ -113,6 +114,8 @@ fn put_lease(connection: &Connection, lease: &LeaseRecord) -> Result<()> {
             lease.port.map(|port| port.to_string()),
             // SQLite's integers are signed; the bits come back as they went.
             lease.expires.cast_signed(),
+            lease.iaid,
+            lease.prefix_length,
         ],
     )
 }
@@ -152,8 +155,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded> {
     let security_groups: Vec<SecurityGroup> = specs(connection, "security_group", sql, [])?;
     let sql = "SELECT id, spec FROM address_group ORDER BY id";
     let address_groups: Vec<AddressGroup> = specs(connection, "address_group", sql, [])?;
-    let mut leases =
-        rows(connection, "SELECT network_id, address, client, mac, host_name, port_id, expires FROM lease", [], lease)?;
+    let mut leases = rows(connection, &format!("SELECT {LEASE} FROM lease"), [], lease)?;
     leases.sort_by_key(|lease| (lease.network, lease.address));
     let published = rows(connection, "SELECT network_id FROM published ORDER BY network_id", [], |row| {
         let id: String = row.get(0)?;
@@ -165,9 +167,12 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded> {
 
 /// The leases of one network, in the order of their texts.
 pub(super) fn leases_of(connection: &Connection, network: Uuid) -> Result<Vec<LeaseRecord>> {
-    let sql = "SELECT network_id, address, client, mac, host_name, port_id, expires FROM lease WHERE network_id = ?1";
-    rows(connection, sql, [network.to_string()], lease)
+    let sql = format!("SELECT {LEASE} FROM lease WHERE network_id = ?1");
+    rows(connection, &sql, [network.to_string()], lease)
 }
+
+/// The columns that [`lease`] reads.
+const LEASE: &str = "network_id, address, client, mac, host_name, port_id, expires, iaid, prefix_length";
 
 fn lease(row: &Row<'_>) -> Result<LeaseRecord> {
     let (network, address, mac): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(3)?);
@@ -180,6 +185,8 @@ fn lease(row: &Row<'_>) -> Result<LeaseRecord> {
         host_name: row.get(4)?,
         port: port.map(|port| parse("lease", &address, &port)).transpose()?,
         expires: row.get::<_, i64>(6)?.cast_unsigned(),
+        iaid: row.get(7)?,
+        prefix_length: row.get(8)?,
     })
 }
 

@@ -114,6 +114,9 @@ fn subnet(n: usize, cidr: &str, host: Option<&str>, forward: Forward) -> Subnet 
         dhcp_options: Vec::new(),
         dhcp_boot: Vec::new(),
         dhcp_relays: Vec::new(),
+        ipv6_mode: None,
+        delegation: None,
+        ntp_servers: Vec::new(),
     }
 }
 

@@ -206,6 +206,8 @@ async fn leases_plans_and_log_levels() {
         network: network.0,
         address: [10, 0, 0, last].into(),
         client: vec![1, 2, 3],
+        iaid: None,
+        prefix_length: None,
         mac: "52:54:00:00:00:01".parse().expect("valid"),
         host_name: Some("web".into()),
         port: None,

@@ -71,6 +71,18 @@ impl Worker {
                     outcome => outcome.map_err(|error| on_link(link, error)),
                 }
             }
+            Change::AddRoute(route) => {
+                let message = RouteNetlinkMessage::NewRoute(encode::route(index_of(&route.link)?, route));
+                let outcome = self.netlink.change(NLM_F_CREATE | NLM_F_REPLACE, message);
+                outcome.map_err(|error| on_link(&route.link, error))
+            }
+            Change::DeleteRoute(route) => {
+                let message = RouteNetlinkMessage::DelRoute(encode::route(index_of(&route.link)?, route));
+                match self.netlink.change(0, message) {
+                    Err(error) if error.errno() == Some(libc::ESRCH) => Ok(()),
+                    outcome => outcome.map_err(|error| on_link(&route.link, error)),
+                }
+            }
             Change::SetSysctl { key, value } => set_sysctl(key, value),
             Change::SetLimit { link, way, limit } => self.set_limit(link, *way, limit),
             Change::DeleteLimit { link, way } => tc::delete(&mut self.netlink, index_of(link)?, *way),
@@ -241,15 +253,52 @@ fn on_link(name: &IfName, error: netlink::Error) -> DriverError {
 
 /// Sysctls of network namespaces follow the thread that writes them: this one.
 fn set_sysctl(key: &Sysctl, value: &str) -> Result<(), DriverError> {
+    if *key == Sysctl::Ipv6ForwardingPath {
+        return set_forwarding_path(value);
+    }
     let path = format!("/proc/sys/{}", key.path());
     let Err(source) = std::fs::write(&path, value) else { return Ok(()) };
     match (source.kind(), key) {
-        (io::ErrorKind::NotFound, _) if index_of(key.link()).is_err() => {
-            Err(Mismatch::NoLink(key.link().clone()).into())
+        (io::ErrorKind::NotFound, _) if key.link().is_some_and(|link| index_of(link).is_err()) => {
+            Err(key.link().map_or(DriverError::NotPermitted, |link| Mismatch::NoLink(link.clone()).into()))
         }
         // IPv6 does not run there anyway.
         (io::ErrorKind::NotFound, Sysctl::Ipv6Disabled(_)) if value == "1" => Ok(()),
         (io::ErrorKind::PermissionDenied, _) => Err(DriverError::NotPermitted),
         _ => Err(DriverError::Io { path, source }),
     }
+}
+
+const IPV6_CONF: &str = "/proc/sys/net/ipv6/conf";
+
+/// The kernel sets all links with it, and new ones' default (kernel `Documentation/networking/ip-sysctl.rst`,
+/// `conf/all/forwarding`): links that are hosts would be hosts no more, and no longer hear of their routers.
+fn set_forwarding_path(value: &str) -> Result<(), DriverError> {
+    let fail = |path: &str| {
+        let path = path.to_owned();
+        move |source: io::Error| match source.kind() {
+            io::ErrorKind::PermissionDenied => DriverError::NotPermitted,
+            _ => DriverError::Io { path, source },
+        }
+    };
+    let mut before = Vec::new();
+    for entry in std::fs::read_dir(IPV6_CONF).map_err(fail(IPV6_CONF))? {
+        let path = entry.map_err(fail(IPV6_CONF))?.path();
+        if path.file_name().is_some_and(|name| name != "all") {
+            let path = path.join("forwarding");
+            // A link may have gone meanwhile.
+            before.extend(std::fs::read_to_string(&path).ok().map(|value| (path, value)));
+        }
+    }
+    let path = format!("{IPV6_CONF}/all/forwarding");
+    std::fs::write(&path, value).map_err(fail(&path))?;
+    for (path, value) in before.into_iter().filter(|(_, before)| before.trim() != value) {
+        match std::fs::write(&path, value.trim()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(fail(&path.display().to_string())(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

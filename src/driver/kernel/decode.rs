@@ -1,9 +1,10 @@
 //! What the kernel's messages say, in our vocabulary. Only the attributes that we use are read, so that no exotic link
 //! elsewhere on the host can spoil an observation.
 
+use super::encode::OWN_ROUTES;
 use crate::{
     datapath::{Address, BridgeSettings, Link, LinkKind, VlanEntry},
-    net::{IfName, IpNet, MacAddr, VlanId},
+    net::{IfName, IpNet, Ipv6Net, MacAddr, VlanId},
 };
 use netlink_packet_core::NlasIterator;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -28,9 +29,13 @@ const VLANDB_ENTRY_RANGE: u16 = 2;
 /// `IFLA_INET_CONF` and `IPV4_DEVCONF_FORWARDING` in it, less one (`linux/ip.h`).
 const INET_CONF: u16 = 1;
 const INET_FORWARDING: usize = 0;
-/// `IFLA_INET6_CONF` and `DEVCONF_DISABLE_IPV6` in it (`linux/ipv6.h`).
+/// `IFLA_INET6_CONF`, and `DEVCONF_FORWARDING`, `DEVCONF_ACCEPT_RA` and `DEVCONF_DISABLE_IPV6` in it (`linux/ipv6.h`).
 const INET6_CONF: u16 = 2;
+const INET6_FORWARDING: usize = 0;
+const INET6_ACCEPT_RA: usize = 3;
 const INET6_DISABLED: usize = 26;
+/// `RTPROT_RA` (`linux/rtnetlink.h`).
+const FROM_ADVERTISEMENT: u8 = 9;
 /// What the kernel has no name for: NICs, and lo.
 const PLAIN: &str = "device";
 
@@ -46,6 +51,8 @@ pub(super) struct RawLink {
     pub forwarding: Option<u32>,
     /// `None`: IPv6 does not run on the link.
     pub ipv6_disabled: Option<u32>,
+    pub ipv6_forwarding: Option<u32>,
+    pub ipv6_accept_ra: Option<u32>,
     /// Of an `AF_BRIDGE` message.
     pub vlans: Vec<(VlanId, VlanEntry)>,
     mtu: Option<u32>,
@@ -130,6 +137,8 @@ impl RawLink {
             libc::AF_INET6 => attributes(value, |kind, value| {
                 if kind == INET6_CONF {
                     self.ipv6_disabled = u32_at(value, INET6_DISABLED * 4);
+                    self.ipv6_forwarding = u32_at(value, INET6_FORWARDING * 4);
+                    self.ipv6_accept_ra = u32_at(value, INET6_ACCEPT_RA * 4);
                 }
             }),
             _ => {}
@@ -201,11 +210,22 @@ pub(super) fn decode_address(payload: &[u8]) -> Option<(u32, Address)> {
     Some((index, IpNet::new(address, prefix).ok()?))
 }
 
-/// Whether an `rtmsg` is an IPv4 default route of the main table, and the indices of the links that it leaves by.
-pub(super) fn decode_default_route(payload: &[u8]) -> Option<Vec<u32>> {
+/// A default route of the main table.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct DefaultRoute {
+    pub ipv6: bool,
+    /// Whether it was learnt from router advertisements.
+    pub advertised: bool,
+    /// The indices of the links that it leaves by.
+    pub links: Vec<u32>,
+}
+
+/// Whether an `rtmsg` is a default route of the main table.
+pub(super) fn decode_default_route(payload: &[u8]) -> Option<DefaultRoute> {
     let header: &[u8; 12] = payload.first_chunk()?;
     let (family, prefix, kind) = (i32::from(header[0]), header[1], header[7]);
-    if family != libc::AF_INET || prefix != 0 || kind != libc::RTN_UNICAST {
+    let ipv6 = family == libc::AF_INET6;
+    if !(ipv6 || family == libc::AF_INET) || prefix != 0 || kind != libc::RTN_UNICAST {
         return None;
     }
     let (mut table, mut links) = (u32::from(header[4]), Vec::new());
@@ -222,7 +242,24 @@ pub(super) fn decode_default_route(payload: &[u8]) -> Option<Vec<u32>> {
         }
         _ => {}
     });
-    (table == u32::from(libc::RT_TABLE_MAIN)).then_some(links)
+    let advertised = header[5] == FROM_ADVERTISEMENT;
+    (table == u32::from(libc::RT_TABLE_MAIN)).then_some(DefaultRoute { ipv6, advertised, links })
+}
+
+/// The destination, gateway and link of an `rtmsg` that is a route of ours.
+pub(super) fn decode_own_route(payload: &[u8]) -> Option<(Ipv6Net, Ipv6Addr, u32)> {
+    let header: &[u8; 12] = payload.first_chunk()?;
+    if i32::from(header[0]) != libc::AF_INET6 || header[5] != OWN_ROUTES {
+        return None;
+    }
+    let (mut destination, mut via, mut link) = (None, None, None);
+    attributes(payload.get(12..)?, |kind, value| match (kind, ip(libc::AF_INET6, value)) {
+        (libc::RTA_DST, Some(IpAddr::V6(address))) => destination = Ipv6Net::new(address, header[1]).ok(),
+        (libc::RTA_GATEWAY, Some(IpAddr::V6(address))) => via = Some(address),
+        (libc::RTA_OIF, _) => link = u32_at(value, 0),
+        _ => {}
+    });
+    Some((destination?, via?, link?))
 }
 
 fn attributes(bytes: &[u8], mut each: impl FnMut(u16, &[u8])) {
@@ -273,15 +310,16 @@ mod tests {
     #[test]
     fn default_routes_name_all_their_links() {
         let hop = |index: u32| [&8u16.to_ne_bytes()[..], &[0, 0], &index.to_ne_bytes()].concat();
+        let to = |links: &[u32]| DefaultRoute { ipv6: false, advertised: false, links: links.to_vec() };
         let multipath = attribute(libc::RTA_MULTIPATH, &[hop(3), hop(4)].concat());
         let single = attribute(libc::RTA_OIF, &7u32.to_ne_bytes());
-        assert_eq!(decode_default_route(&route(0, 254, &[multipath])), Some(vec![3, 4]));
-        assert_eq!(decode_default_route(&route(0, 254, std::slice::from_ref(&single))), Some(vec![7]));
+        assert_eq!(decode_default_route(&route(0, 254, &[multipath])), Some(to(&[3, 4])));
+        assert_eq!(decode_default_route(&route(0, 254, std::slice::from_ref(&single))), Some(to(&[7])));
         assert_eq!(decode_default_route(&route(8, 254, std::slice::from_ref(&single))), None);
         assert_eq!(decode_default_route(&route(0, 99, &[single])), None);
         // A hop that claims no length does not hold the reader up.
         let stuck = attribute(libc::RTA_MULTIPATH, &[&[0; 4][..], &9u32.to_ne_bytes()].concat());
-        assert_eq!(decode_default_route(&route(0, 254, &[stuck])), Some(vec![9]));
+        assert_eq!(decode_default_route(&route(0, 254, &[stuck])), Some(to(&[9])));
     }
 
     #[test]

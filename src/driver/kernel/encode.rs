@@ -1,18 +1,18 @@
 //! Requests for the kernel.
 
 use crate::{
-    datapath::{Address, BridgeSettings, LinkChange, VlanEntry},
+    datapath::{Address, BridgeSettings, LinkChange, Route, VlanEntry},
     net::{IfName, IpNet, MacAddr, VlanId},
 };
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::{
     AddressFamily,
-    address::{AddressAttribute, AddressMessage},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
     link::{
         AfSpecBridge, BridgeFlag, BridgeStpState, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridge, InfoData, InfoKind,
         InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
     },
-    route::{RouteHeader, RouteMessage},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
 use std::net::IpAddr;
 
@@ -64,13 +64,28 @@ pub(super) fn all_addresses() -> AddressMessage {
     AddressMessage::default()
 }
 
-/// IPv4 routes of the main table.
-pub(super) fn main_routes() -> RouteMessage {
+/// A family's routes of the main table.
+pub(super) fn main_routes(family: AddressFamily) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = family;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message
 }
+
+/// A route of ours in the main table.
+pub(super) fn route(index: u32, route: &Route) -> RouteMessage {
+    let mut message = main_routes(AddressFamily::Inet6);
+    message.header.destination_prefix_length = route.destination.prefix_len();
+    message.header.protocol = RouteProtocol::from(OWN_ROUTES);
+    message.header.kind = RouteType::Unicast;
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet6(route.destination.network())));
+    message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet6(route.via)));
+    message.attributes.push(RouteAttribute::Oif(index));
+    message
+}
+
+/// The protocol number of our routes: one that nobody has in `/etc/iproute2/rt_protos`.
+pub(super) const OWN_ROUTES: u8 = 118;
 
 /// A bridge with no STP; it forwards at once.
 ///
@@ -163,6 +178,10 @@ pub(super) fn address(index: u32, address: &Address) -> AddressMessage {
         IpNet::V4(_) => AddressFamily::Inet,
         IpNet::V6(_) => AddressFamily::Inet6,
     };
+    if let IpNet::V6(_) = address {
+        // The host alone gives addresses there; a server is to listen at once, before any guest is.
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
     message.attributes.push(AddressAttribute::Local(address.addr()));
     message.attributes.push(AddressAttribute::Address(address.addr()));
     if let (IpAddr::V4(broadcast), 0..=30) = (address.broadcast(), address.prefix_len()) {

@@ -2,22 +2,25 @@
 
 use super::{
     Worker,
-    decode::{RawLink, decode_address, decode_default_route, decode_vlans},
+    decode::{DefaultRoute, RawLink, decode_address, decode_default_route, decode_own_route, decode_vlans},
     encode,
     netlink::{self, Netlink, bytes},
     tc,
 };
 use crate::{
     backend::DriverError,
-    datapath::{BridgeSettings, Datapath, Family, Link, LinkKind, Observed, Sysctl, VlanEntry},
-    net::{IfName, VlanId},
+    datapath::{BridgeSettings, Datapath, Family, Link, LinkKind, Observed, Route, Sysctl, VlanEntry},
+    net::{IfName, Ipv6Net, VlanId},
 };
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::RouteNetlinkMessage;
-use std::collections::{BTreeSet, HashMap};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::Ipv6Addr,
+};
 
 impl Worker {
-    /// Five dumps and two listings, however many links there are; and one for each that somebody's filters wait at.
+    /// Six dumps and two listings, however many links there are; and one for each that somebody's filters wait at.
     pub(super) fn observe(&mut self) -> Result<Observed, DriverError> {
         let links = dump_links(&mut self.netlink)?;
         let names = names(&links);
@@ -45,15 +48,22 @@ impl Worker {
             })?;
         let addresses = addresses.into_iter();
         datapath.addresses.extend(addresses.filter_map(|(index, address)| Some((names.get(&index)?.clone(), address))));
-        let routes = self.netlink.dump(libc::RTM_GETROUTE, &bytes(&encode::main_routes()), &mut |payload, found| {
-            found.extend(decode_default_route(payload).unwrap_or_default());
-        });
-        let routes = match routes {
-            // A namespace that never had a route has no table of them.
-            Err(error) if error.errno() == Some(libc::ENOENT) => Vec::new(),
-            routes => routes?,
+        if let Ok(value) = std::fs::read_to_string(format!("/proc/sys/{}", Sysctl::Ipv6ForwardingPath.path())) {
+            datapath.sysctls.insert(Sysctl::Ipv6ForwardingPath, value.trim().to_owned());
+        }
+        let mut routes = default_routes(&mut self.netlink, AddressFamily::Inet)?;
+        routes.extend(default_routes(&mut self.netlink, AddressFamily::Inet6)?);
+        for (destination, via, link) in own_routes(&mut self.netlink)? {
+            let route = names.get(&link).map(|link| Route { destination, via, link: link.clone() });
+            datapath.routes.extend(route);
+        }
+        let links_of = |which: fn(&DefaultRoute) -> bool| -> BTreeSet<IfName> {
+            let links = routes.iter().filter(|route| which(route)).flat_map(|route| &route.links);
+            links.filter_map(|index| names.get(index).cloned()).collect()
         };
-        let default_route_links = routes.iter().filter_map(|index| names.get(index).cloned()).collect();
+        let default_route_links = links_of(|route| !route.ipv6);
+        let default_route_links6 = links_of(|route| route.ipv6);
+        let advertised_links = links_of(|route| route.advertised);
         for family in [Family::Bridge, Family::Inet] {
             datapath.tables.extend(self.nft.observe(family)?.map(|table| (family, table)));
         }
@@ -64,6 +74,8 @@ impl Worker {
         Ok(Observed {
             datapath,
             default_route_links,
+            default_route_links6,
+            advertised_links,
             capabilities: self.capabilities,
             obstacles,
             zoned: BTreeSet::new(),
@@ -127,10 +139,38 @@ fn insert(datapath: &mut Datapath, raw: RawLink, name_of: impl FnMut(u32) -> Opt
     let forwarding = raw.forwarding.map(|value| (Sysctl::Ipv4Forwarding(name.clone()), value));
     // IPv6 does not run where the kernel tells nothing of it.
     let disabled = (Sysctl::Ipv6Disabled(name.clone()), raw.ipv6_disabled.unwrap_or(1));
-    datapath.sysctls.extend(forwarding.into_iter().chain([disabled]).map(|(key, value)| (key, value.to_string())));
+    let forwarding6 = raw.ipv6_forwarding.map(|value| (Sysctl::Ipv6Forwarding(name.clone()), value));
+    let accept_ra = raw.ipv6_accept_ra.map(|value| (Sysctl::Ipv6AcceptRa(name.clone()), value));
+    let all = forwarding.into_iter().chain([disabled]).chain(forwarding6).chain(accept_ra);
+    datapath.sysctls.extend(all.map(|(key, value)| (key, value.to_string())));
     let link = raw.into_link(name_of);
     datapath.links.insert(name.clone(), link);
     datapath.links.get(&name)
+}
+
+fn own_routes(netlink: &mut Netlink) -> Result<Vec<(Ipv6Net, Ipv6Addr, u32)>, DriverError> {
+    let message = bytes(&encode::main_routes(AddressFamily::Inet6));
+    let routes = netlink.dump(libc::RTM_GETROUTE, &message, &mut |payload, found| {
+        found.extend(decode_own_route(payload));
+    });
+    routes_or_none(routes)
+}
+
+fn routes_or_none<T>(routes: Result<Vec<T>, netlink::Error>) -> Result<Vec<T>, DriverError> {
+    match routes {
+        // A namespace that never had a route has no table of them; a kernel may do without IPv6.
+        Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => {
+            Ok(Vec::new())
+        }
+        routes => Ok(routes?),
+    }
+}
+
+fn default_routes(netlink: &mut Netlink, family: AddressFamily) -> Result<Vec<DefaultRoute>, DriverError> {
+    let routes = netlink.dump(libc::RTM_GETROUTE, &bytes(&encode::main_routes(family)), &mut |payload, found| {
+        found.extend(decode_default_route(payload));
+    });
+    routes_or_none(routes)
 }
 
 /// `None`: there is no such link.

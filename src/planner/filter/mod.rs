@@ -6,7 +6,7 @@
 mod groups;
 mod program;
 
-use super::{Input, Plan, Problem, Subject, bridge::Placements};
+use super::{DelegatedPrefix, Input, Plan, Problem, Subject, bridge::Placements};
 use crate::{
     datapath::{BOUND, Family, Table, link_element, owned_alias},
     intent::{Direction, Network, NetworkId, Port, PortId, Protection, ResourceName, Segment, Subnet},
@@ -68,7 +68,7 @@ pub(super) fn plan_filters(input: Input<'_>, placements: &Placements, plan: &mut
     }
     let mut groups = Groups::new(input.intent, None);
     for guest in &guests {
-        add_guest(guest, &mut groups, &mut table);
+        add_guest(input, guest, &mut groups, &mut table);
     }
     if stateful {
         add_zones(input, placements, &guests, plan, &mut table);
@@ -96,7 +96,7 @@ pub(super) fn plan_filters_of(input: Input<'_>, placements: &Placements, ports: 
     }
     let mut groups = Groups::new(input.intent, standing);
     for guest in &guests {
-        add_guest(guest, &mut groups, &mut table);
+        add_guest(input, guest, &mut groups, &mut table);
         groups.join(guest.port, guest.network, &mut table);
     }
     if stateful && !tracked {
@@ -124,7 +124,7 @@ fn all_guests<'a>(input: Input<'a>, plan: &Plan) -> Vec<Guest<'a>> {
 
 /// Those of these ports that are in place in the plan.
 fn guests<'a>(input: Input<'a>, ports: impl Iterator<Item = (PortId, &'a IfName)>, plan: &Plan) -> Vec<Guest<'a>> {
-    let allots = |subnet: &&Subnet| !subnet.pools.is_empty();
+    let allots = |subnet: &&Subnet| !subnet.pools.is_empty() || subnet.autoconfigured();
     let allotting: BTreeSet<NetworkId> = input.intent.subnets().filter(allots).map(|subnet| subnet.network).collect();
     ports
         .filter_map(|(id, tap)| {
@@ -145,7 +145,7 @@ fn remembers(input: Input<'_>, protection: &Protection<'_>) -> bool {
     groups.any(|group| group.stateful)
 }
 
-fn add_guest<'a>(guest: &Guest<'a>, groups: &mut Groups<'a>, table: &mut Table) {
+fn add_guest<'a>(input: Input<'_>, guest: &Guest<'a>, groups: &mut Groups<'a>, table: &mut Table) {
     let tap = link_element(guest.tap);
     if guest.protection.isolated {
         insert(table, ISOLATED, [tap.clone()]);
@@ -163,6 +163,12 @@ fn add_guest<'a>(guest: &Guest<'a>, groups: &mut Groups<'a>, table: &mut Table) 
         insert(table, ACCESS, [tap.clone()]);
     }
     add_sources(guest, &tap, table);
+    // What it was delegated is behind it, and has no neighbours on this link.
+    let own = |d: &&DelegatedPrefix| d.network == guest.port.network && d.mac == guest.port.mac;
+    for delegated in input.delegated.iter().filter(own) {
+        let element = format!("{tap} . {} . {}", delegated.mac, delegated.prefix);
+        insert(table, PREFIXES6, [element]);
+    }
     for (map, direction) in [(OUT, Direction::Egress), (IN, Direction::Ingress)] {
         if let Some(chain) = groups.chain_of(guest, direction, table) {
             insert(table, map, [format!("{tap} : goto {chain}")]);

@@ -1,10 +1,11 @@
 use super::{
-    ClientKey, Commit, Event, Lease, LeaseChange, Limits, Output, Scope, Sender, UnixSeconds,
-    request::Request,
+    ClientKey, Commit, Event, Lease, LeaseChange, Limits, Output, Scope, Sender, UnixSeconds, request::Request,
     scope::Catalog,
-    table::{Binding, End, GRACE, Holder, InFlight, State, Table},
 };
-use crate::net::MacAddr;
+use crate::{
+    net::MacAddr,
+    protocol::lease::{Binding, End, GRACE, Holder, InFlight, Space, State, Table},
+};
 use std::{collections::HashMap, net::Ipv4Addr};
 use uuid::Uuid;
 
@@ -33,7 +34,7 @@ pub struct Stats {
 #[derive(Debug)]
 pub struct Engine {
     pub(super) catalog: Catalog,
-    pub(super) table: Table,
+    pub(super) table: Table<Catalog>,
     pub(super) stats: Stats,
     limits: Limits,
     last_ticket: u64,
@@ -90,7 +91,7 @@ impl Engine {
         let old = std::mem::replace(&mut self.table, Table::new(&self.catalog, self.limits));
         let mut out = Vec::new();
         let (bindings, stocks) = old.into_parts();
-        self.adopt(bindings.collect(), now, &mut out);
+        self.adopt(bindings, now, &mut out);
         for (subnet, stock) in stocks.into_iter().enumerate() {
             // Where subnets came or went, their addresses tell.
             self.table.adopt_stock(&self.catalog, subnet, stock);
@@ -255,7 +256,7 @@ impl Engine {
         self.table.len()
     }
 
-    fn adopt(&mut self, mut bindings: Vec<(Ipv4Addr, Binding)>, now: UnixSeconds, out: &mut Vec<Output>) {
+    fn adopt(&mut self, mut bindings: Vec<(Ipv4Addr, Binding<ClientKey>)>, now: UnixSeconds, out: &mut Vec<Output>) {
         // The longest lease first: it is the address under which its client is known.
         bindings.sort_by_key(|(address, binding)| {
             let State::Leased { expires } = binding.state else { return (u64::MAX, *address) };
@@ -281,7 +282,7 @@ impl Engine {
     }
 
     /// Whether this holder may have the address, and for which port, in the scope as it is now.
-    fn fits(&self, address: Ipv4Addr, holder: &mut Holder) -> bool {
+    fn fits(&self, address: Ipv4Addr, holder: &mut Holder<ClientKey>) -> bool {
         match self.catalog.host_at(address) {
             Some(host) if host.mac == holder.mac || host.client.as_ref() == Some(&holder.client) => {
                 holder.port = Some(host.port);

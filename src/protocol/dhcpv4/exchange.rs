@@ -2,12 +2,9 @@
 
 use super::{
     ClientKey, Datagram, Destination, Engine, Event, Host, INFINITE, Lease, LeaseChange, NEVER, Origin, Output, Sender,
-    UnixSeconds,
-    options::Options,
-    reply::Reply,
-    request::Request,
-    table::{Binding, End, Holder, State},
+    UnixSeconds, options::Options, reply::Reply, request::Request,
 };
+use crate::protocol::lease::{Binding, End, Holder, Space, State};
 use dhcproto::v4::MessageType;
 use std::net::Ipv4Addr;
 

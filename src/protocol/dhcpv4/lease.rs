@@ -54,22 +54,5 @@ pub struct Lease {
     pub expires: UnixSeconds,
 }
 
-/// What the lease store has to do. Its key is (network, address).
-///
-/// Nothing is removed when a lease runs out: the row stays until the address goes to another client, so that a client
-/// that comes back gets its old address, across restarts too.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LeaseChange {
-    /// Insert, or replace whatever lease the address had.
-    Put(Lease),
-    /// Delete the row of this network and address, if there is one.
-    Remove(Lease),
-}
-
-impl LeaseChange {
-    pub fn lease(&self) -> &Lease {
-        match self {
-            Self::Put(lease) | Self::Remove(lease) => lease,
-        }
-    }
-}
+/// What the lease store has to do.
+pub type LeaseChange = crate::protocol::lease::LeaseChange<Lease>;

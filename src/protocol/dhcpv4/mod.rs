@@ -19,8 +19,6 @@ mod output;
 mod reply;
 mod request;
 mod scope;
-mod stock;
-mod table;
 
 #[cfg(test)]
 mod properties;
@@ -29,18 +27,11 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use super::lease::{INFINITE, Limits, NEVER, Origin, UnixSeconds};
 pub use engine::{Engine, Stats};
 pub use lease::{ClientKey, Lease, LeaseChange};
-pub use output::{Commit, Datagram, Destination, Event, Origin, Output, Sender};
+pub use output::{Commit, Datagram, Destination, Event, Output, Sender};
 pub use scope::{Host, Scope, Subnet};
-pub use table::Limits;
-
-/// Seconds since 1970, by a clock that nobody sets while leases run: they outlive the process and the boot.
-pub type UnixSeconds = u64;
-
-/// The lease time that has no end (RFC 2131 section 3.3), and the expiry of such a lease.
-pub const INFINITE: u32 = u32::MAX;
-pub const NEVER: UnixSeconds = u64::MAX;
 
 pub const SERVER_PORT: u16 = 67;
 pub const CLIENT_PORT: u16 = 68;

@@ -1,5 +1,5 @@
-use super::{CLIENT_PORT, Lease, LeaseChange, SERVER_PORT, UnixSeconds};
-use crate::net::MacAddr;
+use super::{CLIENT_PORT, Lease, LeaseChange, Origin, SERVER_PORT, UnixSeconds};
+use crate::{net::MacAddr, protocol::lease::End};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use uuid::Uuid;
 
@@ -11,22 +11,6 @@ pub struct Sender {
     pub mac: MacAddr,
     /// Through which port of the host it came.
     pub origin: Origin,
-}
-
-/// A port of the host, by which what one guest takes is counted: the interface where it is known, else the frame's
-/// source address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Origin(u64);
-
-impl Origin {
-    pub fn interface(index: u32) -> Self {
-        Self(u64::from(index))
-    }
-
-    pub fn mac(mac: MacAddr) -> Self {
-        let [a, b, c, d, e, f] = mac.octets();
-        Self(u64::from_be_bytes([1, 0, a, b, c, d, e, f]))
-    }
 }
 
 /// Where a reply goes (RFC 2131 section 4.1). Unicast names the link-layer address too: a client that has no address
@@ -121,7 +105,7 @@ pub enum Output {
 pub struct Commit {
     pub(super) ticket: u64,
     pub(super) change: LeaseChange,
-    pub(super) end: Option<super::table::End>,
+    pub(super) end: Option<End>,
     pub(super) reply: Option<Datagram>,
     pub(super) asked_at: UnixSeconds,
     /// Stores a lease that there was not.

@@ -1,5 +1,8 @@
 use super::{ClientKey, options::OptionSet};
-use crate::net::{AddressRange, BootRule, DhcpOption, DnsLabel, DomainName, IfName, Ipv4Net, MacAddr};
+use crate::{
+    net::{AddressRange, BootRule, DhcpOption, DnsLabel, DomainName, IfName, Ipv4Net, MacAddr},
+    protocol::lease::Space,
+};
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr},
@@ -119,35 +122,59 @@ impl Catalog {
         self.scope.hosts.get(*self.by_client.get(client)?)
     }
 
-    /// The subnet whose pool may give this address to an unknown client.
-    pub(super) fn dynamic_at(&self, address: Ipv4Addr) -> Option<usize> {
+    pub(super) fn dynamic_subnets(&self) -> impl Iterator<Item = usize> {
+        (0..self.pools.len()).filter(|i| self.scope.subnets[*i].dynamic)
+    }
+}
+
+impl Space for Catalog {
+    type Address = Ipv4Addr;
+    type Client = ClientKey;
+    const LOWEST: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+
+    fn groups(&self) -> usize {
+        self.scope.subnets.len()
+    }
+
+    fn hosts(&self) -> usize {
+        self.scope.hosts.len()
+    }
+
+    fn pooled(&self) -> usize {
+        self.pools.iter().flatten().map(|(first, last)| (last - first) as usize + 1).sum()
+    }
+
+    fn group_of(&self, address: Ipv4Addr) -> Option<usize> {
+        self.subnet_of(address)
+    }
+
+    fn dynamic_at(&self, address: Ipv4Addr) -> Option<usize> {
         let index = self.subnet_of(address)?;
         let number = address.to_bits();
         let pooled = self.pools[index].iter().any(|&(first, last)| (first..=last).contains(&number));
         (pooled && self.assignable(index, address)).then_some(index)
     }
 
-    pub(super) fn dynamic_subnets(&self) -> impl Iterator<Item = usize> {
-        (0..self.pools.len()).filter(|i| self.scope.subnets[*i].dynamic)
+    fn pool(&self, subnet: usize, index: usize) -> Option<(u128, u128)> {
+        self.pools.get(subnet)?.get(index).map(|(first, last)| (u128::from(*first), u128::from(*last)))
     }
 
-    pub(super) fn pools(&self, subnet: usize) -> &[Pool] {
-        &self.pools[subnet]
+    fn address(&self, _: usize, number: u128) -> Ipv4Addr {
+        // Numbers are those of pools, which have 32 bits.
+        Ipv4Addr::from_bits(number as u32)
     }
 
-    /// How many addresses the pools span, reserved ones included.
-    pub(super) fn pooled(&self) -> usize {
-        self.pools.iter().flatten().map(|(first, last)| (last - first) as usize + 1).sum()
-    }
-
-    /// Whether an unknown client may hold an address that lies in a pool of this subnet.
-    pub(super) fn assignable(&self, subnet: usize, address: Ipv4Addr) -> bool {
+    fn assignable(&self, subnet: usize, address: Ipv4Addr) -> bool {
         let Subnet { prefix, router, .. } = &self.scope.subnets[subnet];
         let edge = prefix.prefix_len() < 31 && (address == prefix.network() || address == prefix.broadcast());
         !edge
             && Some(address) != *router
             && address != self.scope.server_address
             && !self.by_address.contains_key(&address)
+    }
+
+    fn probes(&self) -> bool {
+        self.scope.probe
     }
 }
 

@@ -3,9 +3,9 @@
 use std::{fs, path::Path};
 
 /// `name (pid N), …`: the other processes that have a socket of this thread's network namespace bound to the port, on
-/// whatever interface; "another process" where `/proc` does not tell.
-pub(super) fn of_udp_port(port: u16) -> String {
-    let inodes = inodes(&fs::read_to_string("/proc/thread-self/net/udp").unwrap_or_default(), port);
+/// whatever interface (`table`: udp or udp6); "another process" where `/proc` does not tell.
+pub(in crate::server) fn of_udp_port(table: &str, port: u16) -> String {
+    let inodes = inodes(&fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default(), port);
     let processes = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
     let numbered = processes.filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path())));
     let holders = numbered.filter(|(pid, path)| *pid != std::process::id() && has_socket(path, &inodes));

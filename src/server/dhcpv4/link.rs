@@ -115,9 +115,11 @@ fn hold_port(interface: &IfName) -> Result<Socket, ServeError> {
         Ok(socket)
     };
     bind().map_err(|source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => {
-            ServeError::PortTaken { interface: interface.clone(), holders: holders::of_udp_port(SERVER_PORT) }
-        }
+        io::ErrorKind::AddrInUse => ServeError::PortTaken {
+            interface: interface.clone(),
+            port: SERVER_PORT,
+            holders: holders::of_udp_port("udp", SERVER_PORT),
+        },
         _ => fault(interface, source),
     })
 }

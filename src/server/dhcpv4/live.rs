@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     net::{DnsLabel, MacAddr},
-    protocol::dhcpv4::{Host, Subnet},
+    protocol::dhcpv4::{Host, LeaseChange, Subnet},
 };
 use nix::{
     sched::{CloneFlags, unshare},
@@ -25,10 +25,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(in crate::server) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Runs a test in a thread, and so in a network namespace, of its own.
-fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
+pub(in crate::server) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
     std::thread::scope(|scope| {
         let body = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("root");
@@ -41,13 +41,13 @@ fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
     });
 }
 
-fn run(command: &str) -> bool {
+pub(in crate::server) fn run(command: &str) -> bool {
     let mut words = command.split_whitespace();
     let program = words.next().expect("a program");
     Command::new(program).args(words).status().unwrap_or_else(|e| panic!("{command}: {e}")).success()
 }
 
-fn must(command: &str) {
+pub(in crate::server) fn must(command: &str) {
     assert!(run(command), "{command}");
 }
 
@@ -56,7 +56,7 @@ async fn next(events: &mut mpsc::Receiver<DhcpEvent>) -> DhcpEvent {
     timeout(DEADLINE, events.recv()).await.expect("an event in time").expect("a running server")
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(in crate::server) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
@@ -65,14 +65,14 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// A child that ends with the test.
-struct Running(Child);
+pub(in crate::server) struct Running(pub(in crate::server) Child);
 
 impl Running {
-    fn signal(&self, signal: Signal) {
+    pub(in crate::server) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.0.id().try_into().expect("a pid")), signal).expect("the child runs");
     }
 
-    async fn success(&mut self) -> bool {
+    pub(in crate::server) async fn success(&mut self) -> bool {
         let mut status = None;
         until("the client ends", || {
             status = self.0.try_wait().expect("a child");
@@ -82,7 +82,7 @@ impl Running {
         status.expect("ended").success()
     }
 
-    fn runs(&mut self) -> bool {
+    pub(in crate::server) fn runs(&mut self) -> bool {
         self.0.try_wait().expect("a child").is_none()
     }
 }
@@ -96,13 +96,13 @@ impl Drop for Running {
 }
 
 /// A namespace with one NIC, `eth0`, whose other end is on a bridge.
-struct Guest {
+pub(in crate::server) struct Guest {
     anchor: Running,
     files: TempDir,
 }
 
 impl Guest {
-    async fn new(bridge: &str, number: u8) -> Self {
+    pub(in crate::server) async fn new(bridge: &str, number: u8) -> Self {
         let anchor = Command::new("unshare").args(["--net", "sleep", "infinity"]).spawn().expect("unshare");
         let (anchor, files) = (Running(anchor), TempDir::new().expect("a directory"));
         let pid = anchor.0.id();
@@ -121,15 +121,15 @@ impl Guest {
         guest
     }
 
-    fn enter(&self) -> String {
+    pub(in crate::server) fn enter(&self) -> String {
         format!("nsenter --net=/proc/{}/ns/net", self.anchor.0.id())
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(in crate::server) fn file(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
     }
 
-    fn start(&self, command: &str) -> Running {
+    pub(in crate::server) fn start(&self, command: &str) -> Running {
         let command = format!("{} {command}", self.enter());
         let mut words = command.split_whitespace();
         let child = Command::new(words.next().expect("a program")).args(words).stdout(Stdio::null()).spawn();
@@ -137,7 +137,7 @@ impl Guest {
     }
 
     /// A client with folders of its own, by a shell script.
-    fn script(&self, name: &str, text: &str) -> Running {
+    pub(in crate::server) fn script(&self, name: &str, text: &str) -> Running {
         let path = self.file(name);
         fs::write(&path, text).expect("a file");
         self.start(&format!("unshare --mount sh -e {}", path.display()))
@@ -161,7 +161,7 @@ impl Guest {
     }
 }
 
-fn mac(number: u8) -> MacAddr {
+pub(in crate::server) fn mac(number: u8) -> MacAddr {
     MacAddr::new([0x52, 0x54, 0, 0, 1, number]).expect("unicast")
 }
 
@@ -227,7 +227,7 @@ impl Disk {
     }
 }
 
-impl LeaseStore for Disk {
+impl LeaseStore<Lease> for Disk {
     async fn load(&self, _network: Uuid) -> Result<Vec<Lease>, CommitError> {
         Ok(self.leases.lock().expect("no panic").values().cloned().collect())
     }

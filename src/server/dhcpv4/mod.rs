@@ -1,53 +1,40 @@
 //! The sockets and timers that drive [`protocol::dhcpv4`](crate::protocol::dhcpv4): one task per served interface.
 
 mod frame;
-mod holders;
+pub(in crate::server) mod holders;
 mod link;
 #[cfg(test)]
-mod live;
-mod ports;
+pub(in crate::server) mod live;
+pub(in crate::server) mod ports;
 mod probe;
-mod queue;
+pub(in crate::server) mod queue;
 mod task;
 
 use crate::{
     net::IfName,
-    protocol::dhcpv4::{Engine, Event, Lease, LeaseChange, Scope, Stats},
-    server::clock::LeaseClock,
+    protocol::{
+        dhcpv4::{Engine, Event, Lease, Scope, Stats},
+        dhcpv6,
+    },
+    server::{
+        clock::LeaseClock,
+        leases::{CommitError, LeaseStore},
+    },
 };
 use link::Link;
-use std::{future::Future, io, sync::Arc};
+use std::{io, sync::Arc};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
 use uuid::Uuid;
 
-/// Where leases are kept. Replies wait for it; packets go on being served meanwhile.
-pub trait LeaseStore: Send + Sync + 'static {
-    /// Returns once the changes are durable, with what became of each. Many calls run at a time, so that many changes
-    /// can share one fsync; never two for one address, so their order does not matter.
-    fn commit(&self, changes: Vec<LeaseChange>) -> impl Future<Output = Vec<Result<(), CommitError>>> + Send;
-
-    /// All leases of a network, those that ran out too.
-    fn load(&self, network: Uuid) -> impl Future<Output = Result<Vec<Lease>, CommitError>> + Send;
-}
-
-/// Why leases could not be read or stored; the client gets no answer, and asks again.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct CommitError(Box<dyn std::error::Error + Send + Sync>);
-
-impl CommitError {
-    pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self(source.into())
-    }
-}
-
 /// What the servers report. When nobody takes the events they are dropped, and `Lagged` says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DhcpEvent {
     Protocol(Event),
+    /// Of a DHCPv6 server.
+    Protocol6(dhcpv6::Event),
     /// Leases cannot be stored, so none are granted. Sent when it begins.
     StoreFailed {
         network: Uuid,
@@ -74,10 +61,10 @@ pub enum DhcpEvent {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error(
-        "cannot serve DHCP on {interface}: UDP port 67 is taken by {holders}; stop it, or confine it to its own interfaces \
+        "cannot serve DHCP on {interface}: UDP port {port} is taken by {holders}; stop it, or confine it to its own interfaces \
          (dnsmasq: 'bind-dynamic' and 'interface='; systemd-networkd: 'DHCPServer=no')"
     )]
-    PortTaken { interface: IfName, holders: String },
+    PortTaken { interface: IfName, port: u16, holders: String },
     #[error("cannot serve DHCP on {interface}: there is no such interface; it may have been removed meanwhile")]
     NoInterface { interface: IfName, source: io::Error },
     #[error("cannot serve DHCP on {interface} without root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW: {source}")]
@@ -125,7 +112,7 @@ impl DhcpMeter {
 impl DhcpServer {
     /// Opens the sockets in the calling thread's network namespace, takes up the leases that the store has of this
     /// network, and serves from a task of the calling runtime.
-    pub async fn start<S: LeaseStore>(
+    pub async fn start<S: LeaseStore<Lease>>(
         scope: Scope,
         clock: LeaseClock,
         store: Arc<S>,

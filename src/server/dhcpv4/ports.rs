@@ -21,18 +21,18 @@ const KEPT: usize = 4_096;
 
 /// Asks one bridge.
 #[derive(Debug)]
-pub(super) struct PortFinder {
+pub(in crate::server) struct PortFinder {
     socket: Socket,
     bridge: u32,
     vlan: Option<u16>,
     /// The interface's own address.
-    pub(super) mac: [u8; 6],
+    pub(in crate::server) mac: [u8; 6],
     known: HashMap<MacAddr, (Instant, Origin)>,
 }
 
 impl PortFinder {
     /// `interface`: the bridge, or a VLAN interface on it, by its index.
-    pub(super) fn open(interface: u32) -> io::Result<Self> {
+    pub(in crate::server) fn open(interface: u32) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -58,7 +58,7 @@ impl PortFinder {
     }
 
     /// The port that the bridge knows the address behind; where it knows none, the address itself stands for it.
-    pub(super) fn find(&mut self, mac: MacAddr, now: Instant) -> Origin {
+    pub(in crate::server) fn find(&mut self, mac: MacAddr, now: Instant) -> Origin {
         if let Some((at, origin)) = self.known.get(&mac)
             && now.saturating_duration_since(*at) < VALID
         {

@@ -14,7 +14,7 @@ const PORTS: usize = 4_096;
 
 /// Bounded: a guest that floods fills its own queue.
 #[derive(Debug)]
-pub(super) struct FairQueue<T> {
+pub(in crate::server) struct FairQueue<T> {
     ports: HashMap<Origin, Port<T>>,
     /// Ports with packets, each once, in the order of their turns.
     turns: VecDeque<Origin>,
@@ -33,12 +33,12 @@ struct Port<T> {
 }
 
 impl<T> FairQueue<T> {
-    pub(super) fn new() -> Self {
+    pub(in crate::server) fn new() -> Self {
         Self { ports: HashMap::new(), turns: VecDeque::new(), waiting: 0, dropped: 0, swept: None }
     }
 
     /// `rate`: packets a second, and the size of a burst; 0: no limit.
-    pub(super) fn push(&mut self, origin: Origin, packet: T, rate: u32, now: Instant) {
+    pub(in crate::server) fn push(&mut self, origin: Origin, packet: T, rate: u32, now: Instant) {
         if self.ports.len() >= PORTS && !self.ports.contains_key(&origin) {
             self.forget_still(now);
         }
@@ -73,7 +73,7 @@ impl<T> FairQueue<T> {
     }
 
     /// The next packet: one of each port in turn.
-    pub(super) fn pop(&mut self) -> Option<T> {
+    pub(in crate::server) fn pop(&mut self) -> Option<T> {
         let origin = self.turns.pop_front()?;
         let port = self.ports.get_mut(&origin)?;
         let packet = port.waiting.pop_front()?;
@@ -86,12 +86,12 @@ impl<T> FairQueue<T> {
         Some(packet)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::server) fn is_empty(&self) -> bool {
         self.waiting == 0
     }
 
     /// Packets that were dropped since the start, as their port sent too many.
-    pub(super) fn dropped(&self) -> u64 {
+    pub(in crate::server) fn dropped(&self) -> u64 {
         self.dropped
     }
 

@@ -1,6 +1,6 @@
 use super::{Command, CommitError, DhcpEvent, LeaseStore, Link, probe::Verdict, queue::FairQueue};
 use crate::{
-    protocol::dhcpv4::{Commit, Engine, Origin, Output, Sender},
+    protocol::dhcpv4::{Commit, Engine, Lease, Origin, Output, Sender},
     server::clock::LeaseClock,
 };
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -53,7 +53,7 @@ struct Packet {
     payload: Vec<u8>,
 }
 
-impl<S: LeaseStore> Server<S> {
+impl<S: LeaseStore<Lease>> Server<S> {
     pub(super) fn new(
         engine: Engine,
         clock: LeaseClock,

@@ -69,6 +69,9 @@ fn subnet(n: u8, of: u8) -> Subnet {
         dhcp_options: vec!["ntp-servers=10.0.0.1".parse().expect("an option")],
         dhcp_boot: Vec::new(),
         dhcp_relays: Vec::new(),
+        ipv6_mode: None,
+        delegation: None,
+        ntp_servers: Vec::new(),
     }
 }
 
@@ -100,6 +103,8 @@ fn lease(of: u8, octet: u8) -> LeaseRecord {
         network: network_id(of).0,
         address: format!("10.0.{of}.{octet}").parse().expect("an address"),
         client: vec![1, 0, 255, octet],
+        iaid: None,
+        prefix_length: None,
         mac: format!("52:54:00:00:01:{octet:02x}").parse().expect("a MAC address"),
         host_name: Some("naïve\u{0}name".into()),
         port: Some(port_id(octet).0),

@@ -3,7 +3,7 @@
 use super::UnixSeconds;
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
-    net::Ipv4Addr,
+    hash::Hash,
 };
 
 /// How long it counts that nobody answered, in seconds.
@@ -14,51 +14,51 @@ const MAX_TARGET: usize = 8_192;
 
 /// The addresses of one subnet that are ready or being looked for. At most [`MAX_TARGET`].
 #[derive(Debug)]
-pub(super) struct Stock {
+pub(in crate::protocol) struct Stock<A> {
     /// When nobody answered.
-    ready: HashMap<Ipv4Addr, UnixSeconds>,
+    ready: HashMap<A, UnixSeconds>,
     /// Oldest first; those that are no longer ready are passed over.
-    order: VecDeque<(UnixSeconds, Ipv4Addr)>,
-    probing: BTreeSet<Ipv4Addr>,
+    order: VecDeque<(UnixSeconds, A)>,
+    probing: BTreeSet<A>,
     target: usize,
 }
 
-impl Default for Stock {
+impl<A> Default for Stock<A> {
     fn default() -> Self {
         Self { ready: HashMap::new(), order: VecDeque::new(), probing: BTreeSet::new(), target: FIRST_TARGET }
     }
 }
 
-impl Stock {
+impl<A: Copy + Ord + Hash> Stock<A> {
     /// How many more are to be looked for.
     pub(super) fn wants(&self) -> usize {
         self.target.saturating_sub(self.ready.len() + self.probing.len())
     }
 
-    pub(super) fn probe(&mut self, address: Ipv4Addr) {
+    pub(super) fn probe(&mut self, address: A) {
         self.probing.insert(address);
     }
 
     /// Whether it was being looked for.
-    pub(super) fn probed(&mut self, address: Ipv4Addr) -> bool {
+    pub(super) fn probed(&mut self, address: A) -> bool {
         self.probing.remove(&address)
     }
 
-    pub(super) fn add(&mut self, address: Ipv4Addr, now: UnixSeconds) {
+    pub(super) fn add(&mut self, address: A, now: UnixSeconds) {
         if self.ready.insert(address, now).is_none() {
             self.order.push_back((now, address));
         }
     }
 
-    pub(super) fn probing(&self) -> impl Iterator<Item = Ipv4Addr> {
+    pub(super) fn probing(&self) -> impl Iterator<Item = A> {
         self.probing.iter().copied()
     }
 
-    pub(super) fn is_ready(&self, address: Ipv4Addr) -> bool {
+    pub(super) fn is_ready(&self, address: A) -> bool {
         self.ready.contains_key(&address)
     }
 
-    pub(super) fn holds(&self, address: Ipv4Addr) -> bool {
+    pub(super) fn holds(&self, address: A) -> bool {
         self.is_ready(address) || self.probing.contains(&address)
     }
 
@@ -67,7 +67,7 @@ impl Stock {
     }
 
     /// The next one, which stays until it is [taken](Stock::take).
-    pub(super) fn next(&mut self) -> Option<Ipv4Addr> {
+    pub(super) fn next(&mut self) -> Option<A> {
         self.drop_taken();
         // Asked for faster than they are looked for: keep more.
         if self.ready.len() * 4 < self.target && self.target < MAX_TARGET {
@@ -76,7 +76,7 @@ impl Stock {
         self.order.front().map(|(_, address)| *address)
     }
 
-    pub(super) fn take(&mut self, address: Ipv4Addr) {
+    pub(super) fn take(&mut self, address: A) {
         self.ready.remove(&address);
         self.probing.remove(&address);
         if self.order.len() > 2 * self.ready.len() + 64 {
@@ -85,7 +85,7 @@ impl Stock {
     }
 
     /// One for which it no longer counts.
-    pub(super) fn stale(&mut self, now: UnixSeconds) -> Option<Ipv4Addr> {
+    pub(super) fn stale(&mut self, now: UnixSeconds) -> Option<A> {
         self.drop_taken();
         let (_, address) = self.order.front().filter(|(at, _)| at.saturating_add(FRESH) <= now)?;
         let address = *address;
@@ -98,7 +98,7 @@ impl Stock {
     }
 
     /// What of it is still true, by `may`.
-    pub(super) fn carry_over(self, mut may: impl FnMut(Ipv4Addr) -> bool) -> Self {
+    pub(super) fn carry_over(self, mut may: impl FnMut(A) -> bool) -> Self {
         let mut stock = Self { target: self.target, ..Self::default() };
         for (address, at) in self.ready {
             if may(address) {
@@ -123,6 +123,7 @@ impl Stock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     fn ip(n: u32) -> Ipv4Addr {
         Ipv4Addr::from_bits(0x0a00_0000 + n)

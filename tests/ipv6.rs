@@ -1,0 +1,17 @@
+//! IPv6 end to end, with the daemon as a whole.
+
+mod common;
+
+use common::{private_host, uml_host};
+
+#[test]
+#[ignore = "needs root: it makes namespaces and runs vmfabricd and DHCPv6 clients in them"]
+fn guests_have_ipv6_and_the_host_keeps_its_own() {
+    private_host(300, "ipv6/ipv6.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it runs vmfabricd and DHCPv6 clients on a User Mode Linux host"]
+fn guests_have_ipv6_where_bridges_deny_by_default() {
+    uml_host(400, "ipv6/ipv6.sh", &[]);
+}
