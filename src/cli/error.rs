@@ -15,7 +15,7 @@ Exit codes:
   5  not authorized
   6  vmfabricd cannot be reached
   7  status: degraded
-  8  plan: there are changes to make
+  8  plan, apply --dry-run: there are changes to make
   9  trace: the packet does not pass";
 
 pub const DEGRADED: u8 = 7;

@@ -5,7 +5,9 @@
 
 mod address_group;
 mod agent;
+mod apply;
 mod client;
+mod document_text;
 mod domain;
 mod error;
 mod explain;
@@ -16,6 +18,7 @@ mod network;
 mod output;
 mod plan;
 mod port;
+mod progress;
 mod record;
 mod security;
 mod security_group;
@@ -70,6 +73,10 @@ enum Command {
     /// DHCP leases
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
+    /// Make networks, subnets, ports and groups what a document says, all of it or nothing; shows what changes first
+    Apply(apply::Apply),
+    /// Print all that people want of this host as a document for apply
+    Export(apply::Export),
     /// Show what vmfabricd would change on this host now, without changing it
     Plan,
     /// Show what a port may send and receive, and which security group allows it
@@ -96,8 +103,10 @@ impl Command {
             Command::AddressGroup(command) => command.mutates(),
             Command::Record(command) => command.mutates(),
             Command::LogLevel { level } => level.is_some(),
+            Command::Apply(apply) => !apply.dry_run,
             Command::Status
             | Command::Lease(_)
+            | Command::Export(_)
             | Command::Plan
             | Command::Explain { .. }
             | Command::Trace(_)
@@ -131,6 +140,8 @@ pub fn main() -> ExitCode {
 async fn run(arguments: Arguments, client: &Client, out: &mut Output) -> Result<ExitCode, CliError> {
     match arguments.command {
         Command::Status => return status::run(client, out).await,
+        Command::Apply(command) => return apply::run(command, client, out).await,
+        Command::Export(command) => apply::export(command, client, out).await?,
         Command::Plan => return plan::run(client, out).await,
         Command::Trace(command) => return trace::run(command, client, out).await,
         Command::Explain { port } => explain::run(&port, client, out).await?,

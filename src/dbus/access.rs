@@ -19,6 +19,7 @@ pub enum Action {
     ManageSubnets,
     ManagePorts,
     ManageSecurityGroups,
+    Apply,
     SetLogLevel,
 }
 
@@ -29,6 +30,7 @@ impl Action {
             Action::ManageSubnets => "org.vmfabric1.manage-subnets",
             Action::ManagePorts => "org.vmfabric1.manage-ports",
             Action::ManageSecurityGroups => "org.vmfabric1.manage-security-groups",
+            Action::Apply => "org.vmfabric1.apply",
             Action::SetLogLevel => "org.vmfabric1.set-log-level",
         }
     }
@@ -38,10 +40,14 @@ impl Action {
     pub fn max_body(self) -> u32 {
         match self {
             Action::ManageSecurityGroups => 1024 * 1024,
+            Action::Apply => MAX_DOCUMENT,
             _ => 64 * 1024,
         }
     }
 }
+
+/// The largest document, bytes: 20,000 ports, say.
+pub const MAX_DOCUMENT: u32 = 4 * 1024 * 1024;
 
 /// Questions that one user, and all users, may have open at polkit: a password prompt lasts minutes.
 const MAX_OPEN_PER_USER: usize = 4;
@@ -180,6 +186,7 @@ mod tests {
             Action::ManageSubnets,
             Action::ManagePorts,
             Action::ManageSecurityGroups,
+            Action::Apply,
             Action::SetLogLevel,
         ] {
             assert!(policy.contains(&format!("<action id=\"{}\">", action.id())), "{}", action.id());

@@ -47,7 +47,7 @@ pub fn trace(view: &View, request: &Dictionary) -> Result<Answer, Error> {
     answer(&traced)
 }
 
-fn answer(value: &impl Serialize) -> Result<Answer, Error> {
+pub(super) fn answer(value: &impl Serialize) -> Result<Answer, Error> {
     let written = serde_json::to_value(value).ok().and_then(dictionary);
     written.ok_or_else(|| Error::Failed("the answer cannot be written".into()))
 }

@@ -1,9 +1,12 @@
-use super::{GroupCommand, View};
+use super::{
+    GroupCommand, View,
+    documents::{DocumentRequest, PreparedDocument},
+};
 use crate::{
     backend::{DriverError, StoreError},
     intent::{
-        AddressGroupId, IntentError, Network, NetworkDraft, NetworkId, Port, PortDraft, PortId, SecurityGroupId,
-        Subnet, SubnetDraft, SubnetId,
+        AddressGroupId, Change, DocumentError, Intent, IntentError, Network, NetworkDraft, NetworkId, Port, PortDraft,
+        PortId, SecurityGroupId, Subnet, SubnetDraft, SubnetId,
     },
     net::{DnsRecord, RecordName},
 };
@@ -32,6 +35,10 @@ pub enum Command {
     Group(GroupCommand),
     /// What a full pass would change now, as text, one line a change.
     Plan(Reply<Vec<String>>),
+    /// All changes of a document, in one commit.
+    Apply(Box<DocumentRequest>, Reply<PreparedDocument>),
+    /// What a full pass would change if the intent were this one, which these changes make.
+    PlanWith(Box<Intent>, Vec<Change>, Reply<Vec<String>>),
     /// Answered by a loop that is alive.
     Ping(Reply<()>),
     /// Ends the loop; what runs stays as it is.
@@ -68,6 +75,12 @@ pub enum CommandError {
     Driver(#[from] DriverError),
     #[error("{what} is in use by {by}; {remedy}")]
     InUse { what: String, by: String, remedy: String },
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    #[error(
+        "what is there has changed since this plan was made, so that it would do something else now; make a new one"
+    )]
+    PlanChanged,
     #[error("vmfabricd is busy with more requests than it queues; try again")]
     Busy,
     #[error("vmfabricd is stopping")]

@@ -92,6 +92,10 @@ async fn polkit_decides() {
     refused!(group.add_addresses(&["192.0.2.1".into()]).await, NotAuthorized);
     refused!(group.remove_addresses(&["192.0.2.7".into()]).await, NotAuthorized);
     refused!(group.delete().await, NotAuthorized);
+    refused!(manager.apply("{}", &HashMap::new()).await, NotAuthorized);
+    assert_eq!(polkit.last_asked(), asked("apply"));
+    manager.apply("{}", &[("dry_run", true.into())].into()).await.expect("anybody may see what would change");
+    manager.export().await.expect("and what is there");
     refused!(manager.set_log_level("debug").await, NotAuthorized);
     assert_eq!(polkit.last_asked(), asked("set-log-level"));
     let network = manager.get_network("blue").await.expect("reading is free");
