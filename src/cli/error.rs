@@ -8,7 +8,7 @@ use zbus::fdo;
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done; status: all is well; plan: nothing to do
-  1  failed
+  1  failed; doctor: something is wrong
   2  wrong usage, or a value that is not valid
   3  there is no such network, subnet or port
   4  in conflict with what is there, in use, or no address free

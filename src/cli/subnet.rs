@@ -10,6 +10,7 @@ use crate::{
     net::{AddressRange, BootRule, DhcpOption, IpNet},
 };
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use serde::Serialize;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -21,15 +22,20 @@ pub enum SubnetCommand {
     #[command(visible_alias = "ls")]
     List {
         /// Of this network only
+        #[arg(add = ArgValueCompleter::new(super::complete::networks))]
         network: Option<String>,
     },
     /// Show all of a subnet, with its problems
-    Show { name: String },
+    Show {
+        #[arg(add = ArgValueCompleter::new(super::complete::subnets))]
+        name: String,
+    },
     /// Change fields: dhcp=no dns=10.0.0.53,10.0.0.54; KEY= takes the default back
     ///
     /// Fields: name, cidr, gateway, host-address, pool, dhcp, dns, route, forward, lease-time, dhcp-option, boot, relay.
     /// Several values of one field are separated by commas, DHCP options by semicolons.
     Set {
+        #[arg(add = ArgValueCompleter::new(super::complete::subnets))]
         name: String,
         #[arg(required = true, value_name = "KEY=VALUE")]
         fields: Vec<String>,
@@ -37,7 +43,7 @@ pub enum SubnetCommand {
     /// Delete subnets; ports lose their addresses in them
     #[command(visible_alias = "rm")]
     Delete {
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCompleter::new(super::complete::subnets))]
         names: Vec<String>,
     },
 }
@@ -51,6 +57,7 @@ impl SubnetCommand {
 #[derive(Debug, Args)]
 pub struct Create {
     /// Name or id of the network
+    #[arg(add = ArgValueCompleter::new(super::complete::networks))]
     network: String,
     /// The block, 10.0.0.0/24 say
     cidr: IpNet,
