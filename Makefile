@@ -35,7 +35,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 say = @echo "== $(1)"
 
-.PHONY: all build demo test test-unit check bench bench-dhcp bench-dns fuzz soak deb install uninstall fmt lint clean help rust-deps root
+.PHONY: all build demo test test-unit check bench bench-filter bench-dhcp bench-dns fuzz soak deb install uninstall fmt lint clean help rust-deps root
 
 all: build
 
@@ -88,6 +88,11 @@ check: ## rustfmt and clippy, warnings denied
 bench: root ## speed, printed as ratios measured in one run (root)
 	@$(RIG)/install-deps test
 	$(CARGO) bench $(CARGOFLAGS)
+
+bench-filter: root ## what filters take to load and change, and cost a packet, beside Neutron's iptables rules (root)
+	@$(RIG)/install-deps test
+	@$(RIG)/build-kernels >/dev/null
+	$(CARGO) bench $(CARGOFLAGS) --bench filter --bench packets
 
 bench-dns: root ## what a DNS answer costs: ours, dnsmasq as libvirt has it, unbound (root)
 	@$(RIG)/install-deps bench

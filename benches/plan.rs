@@ -117,7 +117,14 @@ fn tap_link() -> Link {
 fn host(nft_bridge_meta: bool) -> Host {
     let config = HostConfig::default();
     let mut intent = Intent::default();
-    let capabilities = Capabilities { bridge_vlan_filtering: true, nft_bridge_meta, bridge_conntrack: nft_bridge_meta };
+    let capabilities = Capabilities {
+        bridge_vlan_filtering: true,
+        nft_bridge_meta,
+        bridge_conntrack: nft_bridge_meta,
+        shaping: true,
+        policing: true,
+        nft_log: true,
+    };
     let mut observed = Observed { capabilities, ..Observed::default() };
     let mut attachments = BTreeMap::new();
     let mut subnets = Vec::new();

@@ -10,6 +10,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     net::IpAddr,
+    sync::Arc,
 };
 use uuid::Uuid;
 
@@ -43,6 +44,33 @@ pub trait Driver: Send + 'static {
         &mut self,
         connections: &[Connection],
     ) -> impl Future<Output = Result<usize, DriverError>> + Send;
+}
+
+/// What a host's links have carried and lost, for whoever asks: beside the [`Driver`], so that nobody waits for it.
+pub trait Counters: std::fmt::Debug + Send + Sync + 'static {
+    /// By link, as of now or of a moment ago. Blocks for as long as the kernel takes.
+    fn read(&self) -> Result<Arc<BTreeMap<IfName, LinkCounters>>, DriverError>;
+}
+
+/// Packets and bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// Since the link, or what counts, was made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LinkCounters {
+    /// Of a tap: what its guest sent.
+    pub came_in: Count,
+    /// Of a tap: what its guest was sent.
+    pub went_out: Count,
+    /// Packets that the link itself could not take in, or give out (a guest that does not read).
+    pub lost_in: u64,
+    pub lost_out: u64,
+    /// What filters and rates dropped, by reason. Those of rates count packets alone.
+    pub drops: BTreeMap<&'static str, Count>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +114,8 @@ pub enum LinkEvent {
     },
     /// An address or route changed.
     Layer3,
+    /// What bounds a link's traffic was taken away or replaced.
+    Limits,
     /// Somebody else changed our nftables tables.
     Tables,
     /// Somebody changed other packet filters.

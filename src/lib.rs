@@ -33,6 +33,8 @@ pub mod reconciler;
 
 pub mod dbus;
 
+pub mod metrics;
+
 pub mod cli;
 
 pub mod daemon;

@@ -15,7 +15,8 @@ use uml::{in_namespace, on_uml, sh};
 use vmfabric::{
     backend::{ApplyError, Driver, DriverError, LinkEvent},
     datapath::{
-        BridgeSettings, Change, Family, Link, LinkChange, LinkKind, Mismatch, Set, Sysctl, Table, Text, VlanEntry,
+        Bandwidth, BridgeSettings, Change, Family, Limit, Link, LinkChange, LinkKind, Mismatch, Set, Sysctl, Table,
+        Text, VlanEntry, Way,
     },
     driver::kernel::{KernelDriver, watch},
     net::{IfName, VlanId},
@@ -501,5 +502,58 @@ fn vlan_interfaces_are_made_on_top_of_others() {
         assert_eq!(link(&mut driver, "nic0.10").await, Some(vlan.clone()));
         let error = driver.apply(&[create("other", vlan)]).await.expect_err("the VLAN is taken");
         assert!(!matches!(error.source, DriverError::Mismatch(_)), "{error}");
+    });
+}
+
+#[test]
+#[ignore = "needs root, and User Mode Linux for a kernel with traffic control"]
+fn limits_read_back_as_they_were_set() {
+    on_uml("limits_read_back_as_they_were_set", 120, &[], || async {
+        let mut driver = KernelDriver::new().expect("a driver");
+        assert!(driver.capabilities().shaping && driver.capabilities().policing);
+        let (tap, links) = (name("vnet0"), BTreeSet::from([name("vnet0")]));
+        sh("ip tuntap add vnet0 mode tap; tc qdisc add dev vnet0 root noqueue");
+        let seen = async |driver: &mut KernelDriver| {
+            let part = driver.observe_links(&links).await.expect("observed").limits;
+            let whole = driver.observe().await.expect("observed").datapath.limits;
+            assert_eq!(part, whole);
+            whole
+        };
+        assert!(seen(&mut driver).await.is_empty());
+        // From a kilobit to the most that there can be, in bytes; bursts of a frame to a minute.
+        for (rate, burst) in [
+            (125, 7_500),
+            (125_000, 66_048),
+            (1_250_000, 1_564),
+            (12_500_000, 1_250_000),
+            (1_250_000_000, 125_000_000),
+            (12_500_000_000, 1_250_000_000),
+            (u64::from(u32::MAX) * 125, u64::from(u32::MAX)),
+        ] {
+            let limit = Bandwidth { rate, burst };
+            for way in Way::BOTH {
+                let change = Change::SetLimit { link: tap.clone(), way, limit };
+                driver.apply(&[change]).await.unwrap_or_else(|error| panic!("{rate} {burst}: {error}"));
+            }
+            let expected = Way::BOTH.map(|way| ((tap.clone(), way), Limit::Ours(limit)));
+            assert_eq!(seen(&mut driver).await, BTreeMap::from(expected), "{rate} {burst}");
+        }
+        let delete = Way::BOTH.map(|way| Change::DeleteLimit { link: tap.clone(), way });
+        for _ in 0..2 {
+            driver.apply(&delete).await.expect("gone, or gone before");
+            assert!(seen(&mut driver).await.is_empty());
+        }
+        let left = output("tc qdisc show dev vnet0");
+        assert!(left.starts_with("qdisc noqueue") && left.lines().count() == 1, "{left}");
+        sh("tc qdisc replace dev vnet0 root handle 1: htb; tc qdisc add dev vnet0 ingress");
+        let root = BTreeMap::from([((tap.clone(), Way::Out), Limit::Others("htb".into()))]);
+        assert_eq!(seen(&mut driver).await, root, "where frames come in nothing bounds them");
+        sh("tc filter add dev vnet0 parent ffff: protocol all u32 match u32 0 0 police rate 1mbit burst 64k drop");
+        let ingress = ((tap.clone(), Way::In), Limit::Others("ingress".into()));
+        assert_eq!(seen(&mut driver).await, root.into_iter().chain([ingress]).collect());
+        driver.apply(&delete).await.expect("nothing of ours is there");
+        assert_eq!(seen(&mut driver).await.len(), 2, "what others made stays");
+        sh("ip link delete vnet0");
+        assert!(driver.apply(&delete[..1]).await.is_err());
     });
 }

@@ -54,6 +54,12 @@ fn nics_are_hot_plugged_and_unplugged() {
 
 #[test]
 #[ignore = "needs root: it runs libvirtd and guests on a User Mode Linux host"]
+fn what_libvirt_limits_is_left_to_it() {
+    uml_host(400, "guests/bandwidth.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it runs libvirtd and guests on a User Mode Linux host"]
 fn a_stream_between_guests_ends_when_its_rule_goes() {
     uml_host(600, "guests/groups.sh", &[]);
 }

@@ -41,6 +41,12 @@ fn a_port_is_never_open_by_accident() {
 }
 
 #[test]
+#[ignore = "needs root: libvirt and a real guest on a User Mode Linux host with bridge conntrack"]
+fn a_guest_that_sends_from_its_first_instruction_reaches_nobody() {
+    suite("umlrun", "600", &["first"]);
+}
+
+#[test]
 #[ignore = "needs root: a User Mode Linux host with bridge conntrack"]
 fn on_a_bridge_of_somebody_else_what_remains_is_measured() {
     suite("umlrun", "500", &["never", "existing"]);

@@ -26,7 +26,7 @@ const LAYERS: &[&[&str]] = &[
     &["store", "libvirt", "driver"],
     &["server"],
     &["reconciler"],
-    &["dbus"],
+    &["dbus", "metrics"],
     &["cli", "daemon"],
 ];
 

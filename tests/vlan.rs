@@ -37,6 +37,12 @@ fn vlans_and_flat_networks_are_apart_on_the_stock_kernel() {
 }
 
 #[test]
+#[ignore = "needs root: a User Mode Linux host with traffic control"]
+fn ports_have_their_rates_and_marks() {
+    rig("umlrun", &["-t", "500", "-f", "qos.sh"]);
+}
+
+#[test]
 #[ignore = "needs root: two User Mode Linux hosts with VLAN filtering"]
 fn vlans_span_hosts() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vlan/two-hosts.sh");
@@ -75,7 +81,7 @@ fn libvirt_guests_are_on_their_vlans() {
 }
 
 #[test]
-#[ignore = "needs root: a private host"]
+#[ignore = "needs root: a User Mode Linux host without VLAN filtering"]
 fn without_vlan_filtering_the_rest_works() {
-    rig("private-host", &["-t", "120", "-f", "no-filtering.sh"]);
+    rig("umlrun", &["-k", "linux-uml-few", "-t", "300", "-f", "no-filtering.sh"]);
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
 pub mod netlink;
+pub mod ports;
 
 use nix::time::{ClockId, clock_gettime};
 use std::{fmt, time::Duration};

@@ -1,6 +1,7 @@
 use super::{
     CliError, Output,
     client::{Client, read},
+    port::{Drops, dropped},
 };
 use crate::dbus::Error;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ struct Explanation {
     sends: Vec<Line>,
     receives: Vec<Line>,
     problems: Vec<String>,
+    /// Frames that were dropped, by reason; `null`: no running guest has it.
+    #[serde(default)]
+    drops: Option<Drops>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,6 +82,7 @@ pub async fn run(port: &str, client: &Client, out: &mut Output) -> Result<(), Cl
         ("groups", groups),
         ("sends", lines(&explained.sends)),
         ("receives", lines(&explained.receives)),
+        ("dropped", explained.drops.as_ref().map(dropped).unwrap_or_default()),
         ("problems", if explained.problems.is_empty() { "none".to_owned() } else { explained.problems.join("\n") }),
     ])
 }

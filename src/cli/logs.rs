@@ -1,4 +1,4 @@
-use super::{CliError, Output, client::Client, opt};
+use super::{CliError, client::Client, opt};
 use crate::dbus::{BUS_NAME, Kind, PortInfo, parse_path};
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
@@ -22,13 +22,13 @@ pub struct Logs {
 }
 
 /// `client`: where there is a bus; without the daemon a guest's name is enough.
-pub async fn run(logs: Logs, client: Option<&Client>, out: &Output) -> Result<ExitCode, CliError> {
+pub async fn run(logs: Logs, client: Option<&Client>, json: bool) -> Result<ExitCode, CliError> {
     let matches = match client {
         Some(client) => matches(&logs.of, &ports(client, &logs.of).await?),
         None => matches(&logs.of, &[]),
     };
     let mut journalctl = Command::new("journalctl");
-    journalctl.args(["--quiet", "--output", if out.json { "json" } else { "short" }]);
+    journalctl.args(["--quiet", "--output", if json { "json" } else { "short" }]);
     journalctl.args(["--lines", &logs.lines.to_string()]);
     if logs.follow {
         journalctl.arg("--follow");

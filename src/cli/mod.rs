@@ -149,7 +149,7 @@ pub fn main() -> ExitCode {
             (Ok(client), _) => run(arguments, &client, &mut out).await,
             (Err(error), Command::Doctor) => doctor::run(Err(&error), &mut out).await,
             (Err(error), _) => match arguments.command {
-                Command::Logs(command) => logs::run(command, None, &out).await,
+                Command::Logs(command) => logs::run(command, None, out.json).await,
                 // Without a bus too.
                 _ => Err(error),
             },
@@ -169,7 +169,7 @@ async fn run(arguments: Arguments, client: &Client, out: &mut Output) -> Result<
         Command::Status => return status::run(client, out).await,
         Command::Apply(command) => return apply::run(command, client, out).await,
         Command::Doctor => return doctor::run(Ok(client), out).await,
-        Command::Logs(command) => return logs::run(command, Some(client), out).await,
+        Command::Logs(command) => return logs::run(command, Some(client), out.json).await,
         Command::Topology(command) => topology::run(command, client, out).await?,
         Command::Export(command) => apply::export(command, client, out).await?,
         Command::Plan => return plan::run(client, out).await,

@@ -1,6 +1,6 @@
 use super::{
     CliError, Output,
-    client::{Client, Inventory},
+    client::{Client, Inventory, read},
     domain,
     field::{self, Fields, Form, Key, put, put_all},
     opt,
@@ -14,8 +14,8 @@ use crate::{
 };
 use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
-use serde::Serialize;
-use std::net::IpAddr;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, net::IpAddr};
 
 #[derive(Debug, Subcommand)]
 pub enum PortCommand {
@@ -125,7 +125,7 @@ pub struct Traffic {
     /// What may be sent to the guest at once: bits, 500k or 8M [default: a tenth of a second's worth]
     #[arg(long, value_name = "BITS", value_parser = field::kilobits)]
     burst_in: Option<u32>,
-    /// What the guest may send at once
+    /// What the guest may send at once [default: eight tenths of a second's worth]
     #[arg(long, value_name = "BITS", value_parser = field::kilobits)]
     burst_out: Option<u32>,
     /// DSCP that is written into what the guest sends, 0 to 63
@@ -191,7 +191,7 @@ struct Port<'a> {
     device_name: Option<&'a str>,
     /// `admin` or `guest`.
     origin: &'a str,
-    /// `down`, `build`, `active` or `error`.
+    /// `down`, `build`, `active`, `degraded` or `error`.
     status: &'a str,
     /// The running guest's interface on the host, and its UUID.
     tap: Option<&'a str>,
@@ -208,13 +208,39 @@ struct Port<'a> {
     /// Which of `port_security`, `security_groups` and `isolated` its network says.
     inherited: &'a [String],
     allowed_address_pairs: Vec<Pair<'a>>,
-    /// 1,000 bits per second, and 1,000 bits; `null`: no limit, and a tenth of a second's worth.
+    /// 1,000 bits per second, and 1,000 bits; `null`: no limit, and a tenth of a second's worth to the guest,
+    /// eight tenths from it.
     egress_kbps: Option<u32>,
     egress_burst_kb: Option<u32>,
     ingress_kbps: Option<u32>,
     ingress_burst_kb: Option<u32>,
     dscp: Option<i16>,
     problems: &'a [String],
+    /// `port show` alone; `null`: no running guest has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    statistics: Option<Statistics>,
+}
+
+/// Packets by reason.
+pub type Drops = BTreeMap<String, u64>;
+
+/// What a running guest's NIC carried, as the guest sees it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Statistics {
+    sent_bytes: u64,
+    sent_packets: u64,
+    received_bytes: u64,
+    received_packets: u64,
+    /// That the guest did not take in time.
+    unread_packets: u64,
+    drops: Drops,
+}
+
+pub fn dropped(drops: &Drops) -> String {
+    match drops.is_empty() {
+        true => "none".to_owned(),
+        false => drops.iter().map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>().join(", "),
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -364,13 +390,26 @@ fn describe<'a>(port: &'a PortInfo, inventory: &'a Inventory) -> Port<'a> {
         ingress_burst_kb: some(port.ingress_burst_kb),
         dscp: Some(port.dscp).filter(|dscp| *dscp >= 0),
         problems: &port.problems,
+        statistics: None,
     }
+}
+
+fn carried(count: Option<(u64, u64)>) -> String {
+    count.map(|(bytes, packets)| format!("{bytes} bytes in {packets} packets")).unwrap_or_default()
 }
 
 async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliError> {
     let inventory = client.inventory().await?;
     let info = parse_path(path).and_then(|(_, id)| inventory.ports.get(&id));
-    let port = describe(info.ok_or_else(|| CliError::NotFound("it is there no more".into()))?, &inventory);
+    let mut port = describe(info.ok_or_else(|| CliError::NotFound("it is there no more".into()))?, &inventory);
+    if port.tap.is_some() {
+        let object = path.try_into().map_err(|_| CliError::Protocol(format!("'{path}' is no object")))?;
+        // Of a daemon that does not tell, the rest is shown.
+        port.statistics = match client.resource(Kind::Port, object).await?.get_statistics().await {
+            Ok(answer) => read(&answer).ok(),
+            Err(_) => None,
+        };
+    }
     if out.json {
         return out.document(&port);
     }
@@ -404,6 +443,9 @@ async fn show(client: &Client, path: &str, out: &mut Output) -> Result<(), CliEr
         ("rate in", rate(port.ingress_kbps, port.ingress_burst_kb)),
         ("rate out", rate(port.egress_kbps, port.egress_burst_kb)),
         ("dscp", port.dscp.map(|dscp| dscp.to_string()).unwrap_or_default()),
+        ("sent", carried(port.statistics.as_ref().map(|s| (s.sent_bytes, s.sent_packets)))),
+        ("received", carried(port.statistics.as_ref().map(|s| (s.received_bytes, s.received_packets)))),
+        ("dropped", port.statistics.as_ref().map(|s| dropped(&s.drops)).unwrap_or_default()),
         ("problems", port.problems.join("\n")),
     ])
 }

@@ -390,7 +390,7 @@ async fn status_plan_leases_and_log_level() {
     assert!(words(&text).contains(&vec!["health", "ok"]), "{text}");
 
     let message = "port 67 is taken by dnsmasq; stop it".to_owned();
-    bench.core.view().problems.push(Problem { subject: Subject::Host, message: message.clone() });
+    bench.core.view().problems.push(Problem::new(Subject::Host, message.clone()));
     bench.core.tell(Notice::StatusChanged);
     within(async {
         while vmfabric(&bench, "status").await.expect("answered").0 == ExitCode::SUCCESS {

@@ -2,6 +2,7 @@
 
 use crate::{
     intent::{Bridging, DhcpLimits, HostConfig, HostDns, PhysicalNetwork, ResourceName},
+    metrics::Listen,
     net::{DnsForwarder, DomainName, IfName, VlanId},
 };
 use serde::Deserialize;
@@ -24,6 +25,8 @@ pub struct Config {
     pub upstream_dns: Vec<SocketAddr>,
     /// A `tracing` filter.
     pub log_level: String,
+    /// `None`: nobody is told metrics.
+    pub metrics: Option<Listen>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,7 @@ struct File {
     log: Log,
     forwarding: Forwarding,
     filter: Filter,
+    metrics: Metrics,
     physical_networks: BTreeMap<Spanned<String>, Physical>,
 }
 
@@ -100,6 +104,13 @@ struct Filter {
     default_security_groups: Vec<Spanned<String>>,
     host_services: Vec<Spanned<String>>,
     metadata_port_security_off: bool,
+    log_drops: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Metrics {
+    listen: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -148,6 +159,9 @@ impl Config {
             host.host_services.insert(parsed(service).map_err(fail)?);
         }
         host.metadata_port_security_off = file.filter.metadata_port_security_off;
+        host.log_drops = file.filter.log_drops;
+        let metrics = file.metrics.listen.as_ref().filter(|listen| !listen.get_ref().is_empty());
+        let metrics = metrics.map(parsed).transpose().map_err(fail)?;
         let mut users = BTreeMap::new();
         for (name, physical) in &file.physical_networks {
             let (name, physical) = physical_network(name, physical).map_err(fail)?;
@@ -163,7 +177,7 @@ impl Config {
         }
         host.dns = dns(&file.dns).map_err(fail)?;
         let upstream_dns = file.dns.upstream.iter().map(server).collect::<Result<_, _>>().map_err(fail)?;
-        Ok(Self { host, libvirt_uri: file.libvirt.uri, upstream_dns, log_level: level.into_inner() })
+        Ok(Self { host, libvirt_uri: file.libvirt.uri, upstream_dns, log_level: level.into_inner(), metrics })
     }
 }
 
@@ -316,7 +330,8 @@ mod tests {
             [dns.forwarders]\n\"corp.example\" = [\"10.0.0.53\"]\n\"no.example\" = []\n\
             [log]\nlevel = \"debug\"\n\
             [forwarding]\negress = [\"tun0\"]\n\
-            [filter]\ndefault_security_groups = [\"default\"]\nhost_services = [\"tcp/3128\"]\n\
+            [metrics]\nlisten = \"unix:/run/vmfabric/metrics.sock\"\n\
+            [filter]\nlog_drops = true\ndefault_security_groups = [\"default\"]\nhost_services = [\"tcp/3128\"]\n\
             [physical_networks.lan]\ninterface = \"eth1\"\nvlans = \"100-199\"\n\
             [physical_networks.dc]\nbridge = \"br0\"\nnative_vlan = 4094\n";
         let config = Config::parse(text, "f.toml").expect("valid");
@@ -330,7 +345,9 @@ mod tests {
         assert_eq!(lan.vlans, VlanId::new(100).expect("id")..=VlanId::new(199).expect("id"));
         assert_eq!(config.host.default_security_groups, [ResourceName::new("default").expect("name")]);
         assert!(config.host.host_services.contains(&HostService { protocol: 6, port: 3128 }));
-        assert!(!config.host.metadata_port_security_off);
+        assert!(config.host.log_drops && !config.host.metadata_port_security_off);
+        assert_eq!(config.metrics.expect("there").to_string(), "unix:/run/vmfabric/metrics.sock");
+        assert_eq!(Config::parse("[metrics]\nlisten = \"\"\n", "").expect("valid").metrics, None);
         assert_eq!(Config::parse("", "").expect("valid").libvirt_uri, "qemu:///system");
     }
 
@@ -339,6 +356,14 @@ mod tests {
         let cases = [
             ("[log]\nlevel = 7\n", "f.toml:2: log.level: "),
             ("[dhcp]\npackets_per_port = -1\n", "f.toml:2: dhcp.packets_per_port: -1 is no limit"),
+            (
+                "[metrics]\nlisten = \"0.0.0.0:9177\"\n",
+                "f.toml:2: metrics.listen: 0.0.0.0:9177 is not a loopback address",
+            ),
+            (
+                "[metrics]\nlisten = \"9177\"\n",
+                "f.toml:2: metrics.listen: '9177' is no place to listen; write 127.0.0.1:9177",
+            ),
             ("[lgo]\n", "f.toml:1: lgo: unknown field"),
             ("a = \n", "f.toml:1: a: "),
             ("[filter]\nhost_services = [\"tcp\"]\n", "f.toml:2: filter.host_services: 'tcp' is no service; write"),

@@ -13,15 +13,17 @@ pub use log::Log;
 pub use outlets::{Services, StoredLeases};
 
 use crate::{
-    backend::{DriverError, StoreError},
+    backend::{Counters, DriverError, StoreError},
     dbus,
     driver::{
         firewalld::Firewalld,
         host::HostDriver,
-        kernel::{self, KernelDriver},
+        kernel::{self, KernelCounters, KernelDriver},
     },
     intent::HostConfig,
     libvirt::{self, LibvirtConfig},
+    metrics::{self, Listen},
+    planner::drop_reasons,
     reconciler::{Command, Engine, Handle, HookIndex, Inputs, StartError, View, forget_former_boot},
     server::{
         clock::boot_id,
@@ -128,6 +130,7 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let triggers = Triggers::wanted();
     let (events, links) = mpsc::channel(kernel::CAPACITY);
     let driver = HostDriver::new(KernelDriver::new()?, Firewalld::watch(Some(events.clone())));
+    let counters: Arc<dyn Counters> = Arc::new(KernelCounters::new(drop_reasons())?);
     if triggers.netlink {
         kernel::watch_into(events)?;
     }
@@ -140,6 +143,7 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let dns = DnsShared::new(upstreams.clone()).map_err(io_error("the DNS thread cannot start"))?;
     let services = Services::new(store.clone(), dhcp_events, dns, libvirt, paths.hook_index.clone());
 
+    let meters = services.meters.clone();
     let view = Arc::new(RwLock::new(View::default()));
     let (notices, _) = broadcast::channel(EVENTS);
     let (commands, command_inbox) = mpsc::channel(COMMANDS);
@@ -158,16 +162,20 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     };
     let mut engine = tokio::spawn(engine.run(inputs));
     let hooks = tokio::spawn(hook::serve(listener, hooks));
-    let bus = tokio::spawn(serve_bus(handle.clone(), log.clone()));
+    let bus = tokio::spawn(serve_bus(handle.clone(), log.clone(), counters.clone()));
+    let sources = metrics::Sources { handle: handle.clone(), counters, meters };
+    let mut metrics = MetricsTask { sources, listen: None, task: None };
+    metrics.follow(config.metrics);
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     let watchdog = tokio::spawn(watch_over(handle.clone()));
 
     let outcome = tokio::select! {
         _ = &mut engine => Err(DaemonError::LoopEnded),
-        outcome = signals(&paths, &log, &upstreams, &configs) => outcome,
+        outcome = signals(&paths, &log, &upstreams, &configs, &mut metrics) => outcome,
     };
     notify(&[sd_notify::NotifyState::Stopping]);
+    metrics.follow(None);
     for task in [hooks, bus, watchdog] {
         task.abort();
         // It was told to end.
@@ -188,6 +196,7 @@ async fn signals(
     log: &Log,
     upstreams: &Upstreams,
     configs: &mpsc::Sender<HostConfig>,
+    metrics: &mut MetricsTask,
 ) -> Result<(), DaemonError> {
     let wait = |kind| signal(kind).map_err(io_error("signals cannot be received"));
     let mut terminate = wait(SignalKind::terminate())?;
@@ -204,6 +213,7 @@ async fn signals(
                     Ok(config) => {
                         log.set_default(&config.log_level);
                         upstreams.set_source(source_of(&config));
+                        metrics.follow(config.metrics);
                         // The loop is alive as long as this runs.
                         let _ = configs.send(config.host).await;
                     }
@@ -212,6 +222,27 @@ async fn signals(
                 notify(&[sd_notify::NotifyState::Ready]);
             }
         }
+    }
+}
+
+/// Whoever serves metrics, where the configuration says.
+#[derive(Debug)]
+struct MetricsTask {
+    sources: metrics::Sources,
+    listen: Option<Listen>,
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl MetricsTask {
+    fn follow(&mut self, listen: Option<Listen>) {
+        if self.listen == listen {
+            return;
+        }
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+        self.listen.clone_from(&listen);
+        self.task = listen.map(|listen| tokio::spawn(metrics::serve(listen, self.sources.clone())));
     }
 }
 
@@ -254,14 +285,14 @@ fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 }
 
 /// The bus may come later than the daemon, and may be restarted: guests do not depend on it.
-async fn serve_bus(handle: Handle, log: Log) {
+async fn serve_bus(handle: Handle, log: Log, counters: Arc<dyn Counters>) {
     const DELAY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
     let mut delay = DELAY.0;
     let mut complained = false;
     loop {
         let served = async {
             let bus = zbus::Connection::system().await?;
-            dbus::serve(bus, handle.clone(), log.clone()).await
+            dbus::serve(bus, handle.clone(), log.clone(), counters.clone()).await
         };
         match served.await {
             Ok(mut service) => {

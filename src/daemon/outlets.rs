@@ -16,6 +16,7 @@ use crate::{
         clock::LeaseClock,
         dhcpv4::{CommitError, DhcpEvent, DhcpServer, LeaseStore},
         dns::{DnsListen, DnsScope, DnsServer, DnsShared, SharedZone},
+        meters::{Meters, NetworkMeters},
     },
 };
 use futures_util::future::join_all;
@@ -76,6 +77,7 @@ pub struct Services<S> {
     pub dns: Arc<DnsShared>,
     pub libvirt: Option<LibvirtHandle>,
     pub index_path: PathBuf,
+    pub meters: Arc<Meters>,
     networks: BTreeMap<NetworkId, Served>,
 }
 
@@ -108,7 +110,7 @@ impl<S: Store> Services<S> {
         index_path: PathBuf,
     ) -> Self {
         let leases = Arc::new(StoredLeases::new(store));
-        Self { leases, dhcp_events, dns, libvirt, index_path, networks: BTreeMap::new() }
+        Self { leases, dhcp_events, dns, libvirt, index_path, meters: Arc::default(), networks: BTreeMap::new() }
     }
 
     async fn serve_dhcp(&self, served: &mut Served, services: &mut NetworkServices) {
@@ -262,6 +264,9 @@ impl<S: Store> Outlets for Services<S> {
             // First, so that no lease is without its name.
             self.serve_dns(&mut served, network, service.dns.take()).await;
             self.serve_dhcp(&mut served, &mut service).await;
+            let dhcp = served.dhcp.as_ref().map(|(_, server)| server.meter());
+            let dns = served.dns.as_ref().map(|dns| dns.server.meter());
+            self.meters.set(network.0, NetworkMeters { dhcp, dns });
             if served.dhcp.is_some() || served.dns.is_some() || !served.problems.is_empty() {
                 self.networks.insert(network, served);
             }

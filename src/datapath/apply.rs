@@ -2,7 +2,7 @@
 //! the real one current between observations.
 
 use super::{
-    Admission, Change, Datapath, Family, LinkChange, LinkKind, Neighbour, Set, Sysctl, Table, VlanEntry,
+    Admission, Change, Datapath, Family, Limit, LinkChange, LinkKind, Neighbour, Set, Sysctl, Table, VlanEntry,
     change::Mismatch,
 };
 use crate::net::{IfName, VlanId};
@@ -59,6 +59,14 @@ impl Datapath {
             Change::SetSysctl { key, value } => {
                 self.link_mut(key.link())?;
                 self.sysctls.insert(key.clone(), value.clone());
+            }
+            Change::SetLimit { link, way, limit } => {
+                self.link_mut(link)?;
+                self.limits.insert((link.clone(), *way), Limit::Ours(*limit));
+            }
+            Change::DeleteLimit { link, way } => {
+                self.link_mut(link)?;
+                self.limits.remove(&(link.clone(), *way));
             }
             Change::ReplaceTable { family, table } => {
                 self.tables.insert(*family, table.clone());
@@ -137,6 +145,7 @@ impl Datapath {
         self.links.remove(name);
         self.vlans.retain(|(link, _), _| link != name);
         self.addresses.retain(|(link, _)| link != name);
+        self.limits.retain(|(link, _), _| link != name);
         self.sysctls.retain(|key: &Sysctl, _| key.link() != name);
         let ports: Vec<IfName> =
             self.links.iter().filter(|(_, link)| link.master() == Some(name)).map(|(port, _)| port.clone()).collect();

@@ -1,4 +1,4 @@
-use super::{Address, Admission, Datapath, Family, Link, Neighbour, Sysctl, Table, Text, VlanEntry};
+use super::{Address, Admission, Bandwidth, Datapath, Family, Link, Neighbour, Sysctl, Table, Text, VlanEntry, Way};
 use crate::net::{IfName, MacAddr, VlanId};
 use std::{collections::BTreeSet, fmt};
 
@@ -36,6 +36,17 @@ pub enum Change {
     SetSysctl {
         key: Sysctl,
         value: String,
+    },
+    /// Bounds a link's traffic in one direction, or changes the bound that is there.
+    SetLimit {
+        link: IfName,
+        way: Way,
+        limit: Bandwidth,
+    },
+    /// Takes our bound away.
+    DeleteLimit {
+        link: IfName,
+        way: Way,
     },
     /// Makes the table, or replaces it whole in one transaction.
     ReplaceTable {
@@ -111,6 +122,11 @@ impl LinkChange {
 }
 
 impl Change {
+    /// Whether it is about how much a link may carry: no reason to keep a guest waiting.
+    pub fn is_limit(&self) -> bool {
+        matches!(self, Change::SetLimit { .. } | Change::DeleteLimit { .. })
+    }
+
     /// The table that it changes, of a change of nftables; neighbouring ones go in as one transaction.
     pub fn family(&self) -> Option<Family> {
         match self {
@@ -145,6 +161,8 @@ impl fmt::Display for Change {
             Change::AddAddress { link, address } => write!(f, "+ {link}: address {address}"),
             Change::DeleteAddress { link, address } => write!(f, "- {link}: address {address}"),
             Change::SetSysctl { key, value } => write!(f, "~ {key} = {value}"),
+            Change::SetLimit { link, way, limit } => write!(f, "~ {link}: {limit} {way}"),
+            Change::DeleteLimit { link, way } => write!(f, "- {link}: limit {way}"),
             Change::ReplaceTable { family, table } => {
                 let elements: usize = table.sets.values().map(|set| set.elements.len()).sum();
                 write!(f, "+ nftables table {family} vmfabric ({elements} elements)")

@@ -5,12 +5,14 @@
 mod apply;
 mod change;
 mod connection;
+mod limit;
 mod link;
 mod neighbour;
 mod table;
 
 pub use change::{Change, LinkChange, Mismatch};
 pub use connection::{Connection, Tuple, TupleUpper};
+pub use limit::{Bandwidth, Limit, Way};
 pub use link::{Address, BridgeSettings, Link, LinkKind, OWNED, VlanEntry, owned_alias};
 pub use neighbour::{Admission, Iptables, Neighbour, Obstacle, TAG, UserChain, ZONE};
 pub use table::{BOUND, Family, Set, Table, Text, element_link, link_element};
@@ -25,6 +27,8 @@ pub struct Datapath {
     /// VLANs that a bridge port, or a bridge itself, belongs to.
     pub vlans: BTreeMap<(IfName, VlanId), VlanEntry>,
     pub addresses: BTreeSet<(IfName, Address)>,
+    /// What bounds links' traffic; observed: whoever made it.
+    pub limits: BTreeMap<(IfName, Way), Limit>,
     pub sysctls: BTreeMap<Sysctl, String>,
     /// Our own nftables tables, each named `vmfabric`.
     pub tables: BTreeMap<Family, Table>,
@@ -85,4 +89,10 @@ pub struct Capabilities {
     pub nft_bridge_meta: bool,
     /// `CONFIG_NF_CONNTRACK_BRIDGE`: without it nothing knows which bridged packets answer others.
     pub bridge_conntrack: bool,
+    /// `CONFIG_NET_SCH_TBF` and `CONFIG_NET_SCH_FQ_CODEL`: a queue that holds back what a link sends.
+    pub shaping: bool,
+    /// `CONFIG_NET_SCH_INGRESS`, `CONFIG_NET_CLS_MATCHALL` and `CONFIG_NET_ACT_POLICE`: a bound on what comes in.
+    pub policing: bool,
+    /// `CONFIG_NFT_LOG` and `CONFIG_NF_LOG_SYSLOG`: rules that write into the kernel's log.
+    pub nft_log: bool,
 }

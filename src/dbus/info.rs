@@ -133,7 +133,7 @@ pub struct PortInfo {
     pub allowed_address_pairs: Vec<(String, String)>,
     /// 1,000 bits per second; 0: no limit.
     pub egress_kbps: u32,
-    /// 1,000 bits; 0: a tenth of a second's worth.
+    /// 1,000 bits; 0: a tenth of a second's worth to the guest, eight tenths from it.
     pub egress_burst_kb: u32,
     pub ingress_kbps: u32,
     pub ingress_burst_kb: u32,

@@ -2,12 +2,13 @@
 
 use super::{Dictionary, Error, value};
 use crate::{
+    backend::LinkCounters,
     policy::{self, Policy, TraceError},
     reconciler::{Subject, View},
 };
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use zbus::Variant;
 
 /// An `a{sv}` as it goes to the bus. What is absent has no key.
@@ -45,6 +46,19 @@ pub fn trace(view: &View, request: &Dictionary) -> Result<Answer, Error> {
         TraceError::Invalid(why) => Error::InvalidArgument(why),
     })?;
     answer(&traced)
+}
+
+/// What a running guest's port carried, and what was dropped there by reason, in packets.
+pub fn statistics(counters: &LinkCounters) -> Result<Answer, Error> {
+    let drops: BTreeMap<&str, u64> = counters.drops.iter().map(|(reason, count)| (*reason, count.packets)).collect();
+    answer(&serde_json::json!({
+        "sent_bytes": counters.came_in.bytes,
+        "sent_packets": counters.came_in.packets,
+        "received_bytes": counters.went_out.bytes,
+        "received_packets": counters.went_out.packets,
+        "unread_packets": counters.lost_out,
+        "drops": drops,
+    }))
 }
 
 pub(super) fn answer(value: &impl Serialize) -> Result<Answer, Error> {

@@ -174,7 +174,18 @@ impl Manager {
     #[zbus(out_args("explanation"))]
     async fn explain(&self, port: &str) -> Result<insight::Answer, Error> {
         let _turn = self.context.plan_turn().await?;
-        insight::explain(&self.context.handle.view(), short(port)?)
+        let (mut explained, tap) = {
+            let view = self.context.handle.view();
+            let explained = insight::explain(&view, short(port)?)?;
+            let tap = view.intent.find_port(port).ok().and_then(|port| view.attachments.get(&port.id));
+            (explained, tap.map(|attachment| attachment.tap.clone()))
+        };
+        if let Some(tap) = tap {
+            // Without counters it is told all the same.
+            let counters = self.context.counters(tap).await.unwrap_or_default();
+            explained.extend(insight::statistics(&counters)?.remove_entry("drops"));
+        }
+        Ok(explained)
     }
 
     #[zbus(out_args("trace"))]

@@ -28,7 +28,11 @@ pub use info::{AddressGroupInfo, ManagerInfo, NetworkInfo, PortInfo, RuleInfo, S
 pub use path::{Kind, ROOT, parse as parse_path};
 pub use value::{Dictionary, to_json};
 
-use crate::reconciler::{Handle, Notice};
+use crate::{
+    backend::{Counters, LinkCounters},
+    net::IfName,
+    reconciler::{Handle, Notice},
+};
 use access::Action;
 use export::{Dirty, Exporter, Shared};
 use futures_util::StreamExt;
@@ -74,6 +78,9 @@ struct Context {
     exporter: Exporter,
     access: Access,
     log: Box<dyn LogControl>,
+    counters: Arc<dyn Counters>,
+    /// One asks the kernel at a time; who waits shares the answer.
+    counting: tokio::sync::Semaphore,
     plans: tokio::sync::Semaphore,
     waiting_for_plans: AtomicUsize,
 }
@@ -93,6 +100,16 @@ impl Context {
 
     async fn sync(self: &Arc<Self>, bus: &Connection, dirty: Dirty) -> Result<(), Error> {
         Ok(self.exporter.sync(self, bus, dirty).await?)
+    }
+
+    /// What a link carried and lost; nothing of one that is not there.
+    async fn counters(&self, link: IfName) -> Result<LinkCounters, Error> {
+        let _turn = self.counting.acquire().await.map_err(|_| Error::Failed("vmfabricd is stopping".into()))?;
+        let counters = Arc::clone(&self.counters);
+        let read = tokio::task::spawn_blocking(move || counters.read()).await;
+        let all = read.map_err(|_| Error::Failed("vmfabricd is stopping".into()))?;
+        let all = all.map_err(|error| Error::Failed(format!("the kernel cannot be asked: {error}")))?;
+        Ok(all.get(&link).cloned().unwrap_or_default())
     }
 
     /// A turn to plan: anybody may ask, and a plan costs the loop a full pass, so that one at a time is asked for.
@@ -147,15 +164,21 @@ impl Drop for Service {
 
 /// Exports everything that is there, follows what comes, and takes the name last, so that whoever sees the name sees
 /// all of it.
-pub async fn serve(bus: Connection, handle: Handle, log: impl LogControl) -> Result<Service, DbusError> {
-    serve_with(bus, handle, log, Access::default()).await
+pub async fn serve(
+    bus: Connection,
+    handle: Handle,
+    log: impl LogControl,
+    counters: Arc<dyn Counters>,
+) -> Result<Service, DbusError> {
+    serve_to(bus, handle, log, Access::default(), counters).await
 }
 
-async fn serve_with(
+async fn serve_to(
     bus: Connection,
     handle: Handle,
     log: impl LogControl,
     access: Access,
+    counters: Arc<dyn Counters>,
 ) -> Result<Service, DbusError> {
     // Subscribed before the view is read: nothing falls between.
     let notices = handle.watch();
@@ -165,6 +188,8 @@ async fn serve_with(
         exporter: Exporter::new(manager.clone()),
         access,
         log: Box::new(log),
+        counters,
+        counting: tokio::sync::Semaphore::new(1),
         plans: tokio::sync::Semaphore::new(1),
         waiting_for_plans: AtomicUsize::new(0),
     });

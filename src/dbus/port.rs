@@ -3,7 +3,7 @@ use super::{
     access::Action,
     export::{Dirty, Exported, Known, Shared},
     info::{Changes, PortInfo},
-    path,
+    insight, path,
     value::{self, Dictionary},
 };
 use crate::{
@@ -69,6 +69,15 @@ impl PortObject {
         self.context.authorize(bus, &header, Action::ManagePorts).await?;
         self.context.handle.call(|reply| Command::DeletePort(self.id, reply)).await?;
         self.context.sync(bus, Dirty::port(self.id)).await
+    }
+
+    #[zbus(out_args("statistics"))]
+    async fn get_statistics(&self) -> Result<insight::Answer, Error> {
+        let tap = self.context.handle.view().attachments.get(&self.id).map(|attachment| attachment.tap.clone());
+        match tap {
+            Some(tap) => insight::statistics(&self.context.counters(tap).await?),
+            None => Ok(insight::Answer::new()),
+        }
     }
 
     #[zbus(property(emits_changed_signal = "const"))]

@@ -106,6 +106,11 @@ impl<'a> ResourceProxy<'a> {
         self.ask("RemoveRecords", &(name, kind, data)).await
     }
 
+    /// Of a port: what a running guest's NIC carried.
+    pub async fn get_statistics(&self) -> Result<Dictionary, Error> {
+        self.ask("GetStatistics", &()).await
+    }
+
     async fn call<B: serde::Serialize + zbus::wire::DynamicType>(&self, method: &str, body: &B) -> Result<(), Error> {
         self.ask(method, body).await
     }

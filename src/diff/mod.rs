@@ -4,6 +4,7 @@
 //! set of those that may speak last; what goes leaves that set first.
 
 mod admissions;
+mod limits;
 mod links;
 mod tables;
 mod vlans;
@@ -45,6 +46,7 @@ pub fn diff(observed: &Datapath, desired: &Datapath, scope: Scope<'_>) -> Vec<Ch
     context.release_links();
     context.install_tables();
     context.make_bridges();
+    context.set_limits();
     context.place_links();
     context.make_gateways();
     context.set_sysctls();

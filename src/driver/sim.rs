@@ -142,6 +142,9 @@ impl Driver for SimDriver {
         part.links
             .extend(all.links.iter().filter(|(name, _)| links.contains(*name)).map(|(n, l)| (n.clone(), l.clone())));
         part.vlans.extend(all.vlans.iter().filter(|((name, _), _)| links.contains(name)).map(|(k, v)| (k.clone(), *v)));
+        part.limits.extend(
+            all.limits.iter().filter(|((name, _), _)| links.contains(name)).map(|(k, l)| (k.clone(), l.clone())),
+        );
         part.sysctls.extend(
             all.sysctls.iter().filter(|(key, _)| links.contains(key.link())).map(|(k, v)| (k.clone(), v.clone())),
         );
@@ -222,7 +225,7 @@ mod tests {
         host.driver().apply(&[bridge(false)]).await.expect("made");
         let settings = host.with(|observed| observed.datapath.links[&name("vmf-a")].bridge().copied());
         assert_eq!(settings, Some(BridgeSettings { vlan_filtering: false, default_pvid: None }));
-        let capabilities = Capabilities { bridge_vlan_filtering: true, nft_bridge_meta: true, bridge_conntrack: true };
+        let capabilities = Capabilities { bridge_vlan_filtering: true, ..Capabilities::default() };
         let able = SimHost::new(Observed { capabilities, ..Observed::default() });
         able.driver().apply(&[bridge(true)]).await.expect("made");
     }

@@ -134,7 +134,7 @@ pub struct PortDraft {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_address_pairs: Vec<PairDraft>,
     /// What the guest may send, and may be sent: 1,000 bits per second, and 1,000 bits at once. Default: no limit; a
-    /// tenth of a second's worth.
+    /// tenth of a second's worth to the guest, eight tenths from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress_kbps: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

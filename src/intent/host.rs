@@ -19,6 +19,8 @@ pub struct HostConfig {
     pub host_services: BTreeSet<HostService>,
     /// Whether a guest's metadata may take port security off its NICs.
     pub metadata_port_security_off: bool,
+    /// Whether the kernel's log tells of dropped frames, some of them.
+    pub log_drops: bool,
     pub dhcp: DhcpLimits,
 }
 

@@ -90,7 +90,7 @@ impl Qos {
 pub struct Rate {
     /// 1,000 bits per second; more than 0.
     pub kbps: u32,
-    /// 1,000 bits that may go at once; 0: a tenth of a second's worth.
+    /// 1,000 bits that may go at once; 0: a tenth of a second's worth to the guest, eight tenths from it.
     #[serde(default)]
     pub burst_kb: u32,
 }

@@ -1,19 +1,24 @@
 //! Our inet table: NAT and forwarding for our subnets, and what guests may ask of the host itself.
 
-use super::{Plan, l3::Gateway};
+use super::{
+    Input, Plan,
+    bridge::Placements,
+    filter::{is_single, plain},
+    l3::{Gateway, gateway_name},
+};
 use crate::{
     datapath::{Family, Set, Table, Text, link_element},
-    intent::{Forward, HostConfig},
-    net::protocol,
+    intent::{Forward, Intent, NetworkId, Port, PortId, Protection},
+    net::{IfName, IpNet, protocol},
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// `hairpin` lets bridged frames be where br_netfilter shows them to the forward hook. DHCP, which passes whatever a
+/// `same_link` lets bridged frames be where br_netfilter shows them to the forward hook. DHCP, which passes whatever a
 /// guest's groups, stays on its link.
 const FORWARD: &str = "\
 type filter hook forward priority filter; policy accept;
 iifname != @gateways oifname != @gateways accept
-iifname . oifname @hairpin accept
+iifname . oifname @hairpin goto same_link
 udp sport . udp dport { 67 . 68, 68 . 67, 546 . 547, 547 . 546 } counter drop
 ct state established,related accept
 iifname != @gateways oifname @gateways ip daddr @routed4 accept
@@ -22,6 +27,21 @@ iifname @gateways oifname @gateways ip saddr @routed4 ip daddr @routed4 accept
 iifname @gateways oifname != @gateways ip saddr @nat4 accept
 iifname @gateways oifname != @gateways ip saddr @routed4 accept
 counter drop";
+
+/// What the bridge keeps apart does not meet through the gateway.
+const SAME_LINK: &str = "\
+iifname . ip saddr @isolated4 goto from_isolated
+iifname . ip saddr @isolated4_prefixes goto from_isolated
+iifname . ip6 saddr @isolated6 goto from_isolated
+iifname . ip6 saddr @isolated6_prefixes goto from_isolated
+accept";
+
+const FROM_ISOLATED: &str = "\
+oifname . ip daddr @isolated4 counter drop
+oifname . ip daddr @isolated4_prefixes counter drop
+oifname . ip6 daddr @isolated6 counter drop
+oifname . ip6 daddr @isolated6_prefixes counter drop
+accept";
 
 const POSTROUTING: &str = "\
 type nat hook postrouting priority srcnat; policy accept;
@@ -47,18 +67,31 @@ const SETS: [(&str, &str); 5] = [
     ("routed4", "set type ipv4_addr; flags interval"),
     ("host_services", "set type inet_proto . inet_service"),
 ];
-const CHAINS: [(&str, &str); 3] = [("forward", FORWARD), ("postrouting", POSTROUTING), ("input", INPUT)];
+/// Addresses of isolated ports, by the link that the host's own addresses of their network are on.
+const ISOLATED: [(&str, &str); 4] = [
+    ("isolated4", "set type ifname . ipv4_addr"),
+    ("isolated4_prefixes", "set type ifname . ipv4_addr; flags interval"),
+    ("isolated6", "set type ifname . ipv6_addr"),
+    ("isolated6_prefixes", "set type ifname . ipv6_addr; flags interval"),
+];
+const CHAINS: [(&str, &str); 5] = [
+    ("forward", FORWARD),
+    ("same_link", SAME_LINK),
+    ("from_isolated", FROM_ISOLATED),
+    ("postrouting", POSTROUTING),
+    ("input", INPUT),
+];
 /// DNS, DHCP and DHCPv6.
 const SERVICES: [&str; 4] = ["tcp . 53", "udp . 53", "udp . 67", "udp . 547"];
 
-pub(super) fn plan_forward_table(host: &HostConfig, gateways: &[Gateway], plan: &mut Plan) {
+pub(super) fn plan_forward_table(input: Input<'_>, gateways: &[Gateway], plan: &mut Plan) {
     if gateways.is_empty() {
         return;
     }
     let blocks = |forward| -> BTreeSet<String> {
         gateways.iter().filter(|g| g.forward == forward).map(|g| g.cidr.to_string()).collect()
     };
-    let opened = host.host_services.iter().map(|s| format!("{} . {}", protocol::name(s.protocol), s.port));
+    let opened = input.host.host_services.iter().map(|s| format!("{} . {}", protocol::name(s.protocol), s.port));
     let mut elements = [
         gateways.iter().map(|g| link_element(&g.link)).collect(),
         gateways.iter().map(|g| format!("{0} . {0}", link_element(&g.link))).collect(),
@@ -67,12 +100,64 @@ pub(super) fn plan_forward_table(host: &HostConfig, gateways: &[Gateway], plan: 
         SERVICES.into_iter().map(str::to_owned).chain(opened).collect(),
     ];
     let sets = SETS.iter().zip(&mut elements);
+    let sets = sets.map(|((name, spec), elements)| ((*name).to_owned(), Set::new(spec, std::mem::take(elements))));
+    let links: BTreeMap<NetworkId, &IfName> = gateways.iter().map(|g| (g.network, &g.link)).collect();
+    let isolated = isolated(input.intent, input.intent.ports(), |network| links.get(&network).copied().cloned());
     let table = Table {
-        sets: sets
-            .map(|((name, spec), elements)| ((*name).to_owned(), Set::new(spec, std::mem::take(elements))))
-            .collect(),
+        sets: sets.chain(isolated).collect(),
         chains: CHAINS.iter().map(|(name, rules)| ((*name).to_owned(), Text::from(*rules))).collect(),
         foreign: false,
     };
     plan.desired.tables.insert(Family::Inet, table);
+}
+
+/// The part of it that keeps these ports apart.
+pub(super) fn plan_isolation_of(input: Input<'_>, placements: &Placements, ports: &[PortId], plan: &mut Plan) {
+    let link = |id| {
+        let placement = placements.get(&id).filter(|placement| placement.own)?;
+        let routed = input.intent.subnets_of(id).any(|subnet| subnet.host_address.is_some());
+        input.intent.network(id).filter(|_| routed).map(|network| gateway_name(network, &placement.bridge))
+    };
+    let mut sets = isolated(input.intent, ports.iter().filter_map(|id| input.intent.port(*id)), link);
+    sets.retain(|_, set| !set.elements.is_empty());
+    if !sets.is_empty() {
+        plan.desired.tables.insert(Family::Inet, Table { sets, ..Table::default() });
+    }
+}
+
+/// The sets of the addresses of those of some ports that are isolated.
+fn isolated<'a>(
+    intent: &Intent,
+    ports: impl Iterator<Item = &'a Port>,
+    link: impl Fn(NetworkId) -> Option<IfName>,
+) -> BTreeMap<String, Set> {
+    let mut sets: BTreeMap<String, Set> =
+        ISOLATED.iter().map(|(name, spec)| ((*name).to_owned(), Set::new(spec, BTreeSet::new()))).collect();
+    let mut insert = |link: &IfName, net: &IpNet| {
+        let family = if net.addr().is_ipv4() { 4 } else { 6 };
+        let name = format!("isolated{family}{}", if is_single(net) { "" } else { "_prefixes" });
+        if let Some(set) = sets.get_mut(&name) {
+            set.elements.insert(format!("{} . {}", link_element(link), plain(net)));
+        }
+    };
+    // nft takes no prefix that is within another of the same set.
+    let mut prefixes: BTreeMap<IfName, Vec<IpNet>> = BTreeMap::new();
+    for port in ports {
+        let Some(network) = intent.network(port.network) else { continue };
+        if !Protection::of(&network.security, &port.security).isolated {
+            continue;
+        }
+        let Some(link) = link(port.network) else { continue };
+        port.fixed_ips.iter().for_each(|ip| insert(&link, &IpNet::from(ip.address)));
+        for pair in &port.security.address_pairs {
+            match is_single(&pair.ip) {
+                true => insert(&link, &pair.ip),
+                false => prefixes.entry(link.clone()).or_default().push(pair.ip),
+            }
+        }
+    }
+    for (link, nets) in prefixes {
+        IpNet::aggregate(&nets).iter().for_each(|net| insert(&link, net));
+    }
+    sets
 }

@@ -6,13 +6,14 @@ use super::{
 };
 use crate::{
     datapath::{Link, LinkKind, Sysctl, VlanEntry, owned_alias},
-    intent::{Forward, Network, Segment, Subnet},
+    intent::{Forward, Network, NetworkId, Segment, Subnet},
     net::{IfName, IpNet, VlanId},
 };
 
 /// A subnet that the host has an address in.
 #[derive(Debug)]
 pub(super) struct Gateway {
+    pub network: NetworkId,
     pub link: IfName,
     pub cidr: IpNet,
     pub forward: Forward,
@@ -29,7 +30,7 @@ pub(super) fn plan_gateways(input: Input<'_>, placements: &Placements, plan: &mu
             report_overlap(input, subnet, plan);
             let address = IpNet::new(address, subnet.cidr.prefix_len()).expect("a prefix length of its own family");
             plan.desired.addresses.insert((link.clone(), address));
-            gateways.push(Gateway { link, cidr: subnet.cidr, forward: subnet.forward });
+            gateways.push(Gateway { network: network.id, link, cidr: subnet.cidr, forward: subnet.forward });
         }
     }
     // The host shows itself on guests' networks only where it was given an address.

@@ -9,6 +9,7 @@ mod port;
 mod problem;
 
 pub use crate::datapath::BOUND;
+pub use filter::drop_reasons;
 pub use l3::gateway_name;
 pub use port::port_of_alias;
 pub use problem::{Problem, Subject};
@@ -49,7 +50,7 @@ pub fn plan(input: Input<'_>) -> Plan {
     let gateways = l3::plan_gateways(input, &bridges, &mut plan);
     l3::plan_forwarding(input, &gateways, &mut plan);
     filter::plan_filters(input, &bridges, &mut plan);
-    forward::plan_forward_table(input.host, &gateways, &mut plan);
+    forward::plan_forward_table(input, &gateways, &mut plan);
     neighbours::plan_admissions(input, &bridges, &gateways, &mut plan);
     plan
 }
@@ -70,6 +71,7 @@ pub fn plan_ports(input: Input<'_>, ports: &[PortId]) -> Plan {
         placements.extend(bridges);
     }
     filter::plan_filters_of(input, &placements, ports, &mut plan);
+    forward::plan_isolation_of(input, &placements, ports, &mut plan);
     plan
 }
 

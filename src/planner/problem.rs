@@ -14,10 +14,16 @@ pub enum Subject {
 pub struct Problem {
     pub subject: Subject,
     pub message: String,
+    /// The subject works all the same, only not in all that it is to do.
+    pub partial: bool,
 }
 
 impl Problem {
     pub fn new(subject: Subject, message: impl Into<String>) -> Self {
-        Self { subject, message: message.into() }
+        Self { subject, message: message.into(), partial: false }
+    }
+
+    pub fn partial(subject: Subject, message: impl Into<String>) -> Self {
+        Self { partial: true, ..Self::new(subject, message) }
     }
 }

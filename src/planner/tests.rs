@@ -3,7 +3,8 @@
 use super::*;
 use crate::{
     datapath::{
-        Admission, BridgeSettings, Capabilities, Iptables, Link, LinkKind, Neighbour, Obstacle, UserChain, VlanEntry,
+        Admission, BridgeSettings, Capabilities, Iptables, Limit, Link, LinkKind, Neighbour, Obstacle, UserChain,
+        VlanEntry, Way,
     },
     diff::{Scope, diff},
     intent::*,
@@ -36,7 +37,14 @@ pub(crate) fn bare_host(taps: usize) -> Observed {
         alias: Some(String::new()),
     };
     let mut observed = Observed {
-        capabilities: Capabilities { bridge_vlan_filtering: true, nft_bridge_meta: true, bridge_conntrack: true },
+        capabilities: Capabilities {
+            bridge_vlan_filtering: true,
+            nft_bridge_meta: true,
+            bridge_conntrack: true,
+            shaping: true,
+            policing: true,
+            nft_log: true,
+        },
         ..Observed::default()
     };
     observed.default_route_links.insert(if_name("eth0"));
@@ -77,15 +85,16 @@ pub(crate) fn host_config() -> HostConfig {
 #[derive(Debug, Clone)]
 struct Sketch {
     networks: Vec<(u8, u16, Option<Forward>)>,
-    /// (network, has a tap, tagged VLANs)
-    ports: Vec<(usize, bool, Vec<u16>)>,
+    /// (network, has a tap, tagged VLANs, what its rates and mark are)
+    ports: Vec<(usize, bool, Vec<u16>, u32)>,
 }
 
 fn sketch() -> impl Strategy<Value = Sketch> {
     let forward =
         prop_oneof![Just(None), Just(Some(Forward::None)), Just(Some(Forward::Nat)), Just(Some(Forward::Routed))];
     let network = (0u8..4, prop_oneof![Just(10u16), Just(20), Just(30), 2u16..4094], forward);
-    let port = (0usize..6, any::<bool>(), prop::collection::vec(prop_oneof![Just(10u16), Just(40), 2u16..50], 0..4));
+    let port =
+        (0usize..6, any::<bool>(), prop::collection::vec(prop_oneof![Just(10u16), Just(40), 2u16..50], 0..4), 0u32..6);
     (prop::collection::vec(network, 0..6), prop::collection::vec(port, 0..10))
         .prop_map(|(networks, ports)| Sketch { networks, ports })
 }
@@ -116,14 +125,16 @@ fn build(sketch: &Sketch) -> (Intent, BTreeMap<PortId, IfName>) {
             }
         }
     }
-    for (i, (network, tap, tagged)) in sketch.ports.iter().enumerate() {
+    for (i, (network, tap, tagged, qos)) in sketch.ports.iter().enumerate() {
         let id = PortId(Uuid::from_u128(i as u128 + 1000));
         let mac = MacAddr::new([0x52, 0x54, 0, 0, 0, i as u8]).expect("mac");
         let draft: PortDraft = serde_json::from_value(
             serde_json::json!({ "network": format!("n{network}"), "mac": mac, "trunk_vlans": tagged }),
         )
         .expect("draft");
-        let Ok(port) = draft.complete(id, &intent, None, |_, _| false) else { continue };
+        let Ok(mut port) = draft.complete(id, &intent, None, |_, _| false) else { continue };
+        let rate = |bit: u32| (qos & bit != 0).then_some(Rate { kbps: 1000 * qos, burst_kb: 0 });
+        port.security.qos = Qos { egress: rate(1), ingress: rate(2), dscp: (qos & 4 != 0).then_some(46) };
         if intent.apply(vec![super::super::intent::Change::PutPort(port)], &host).is_ok() && *tap {
             attachments.insert(id, if_name(&format!("vnet{i}")));
         }
@@ -193,6 +204,7 @@ fn shortfall(host: &Observed, intent: &Intent, attachments: &BTreeMap<PortId, If
     match () {
         _ if vlans != want.vlans => Some(format!("VLANs {vlans:?} are not {:?}", want.vlans)),
         _ if addresses != want.addresses => Some(format!("addresses {addresses:?}")),
+        _ if have.limits != want.limits => Some(format!("limits {:?} are not {:?}", have.limits, want.limits)),
         _ if have.tables != want.tables => Some(format!("tables {:?} are not {:?}", have.tables, want.tables)),
         _ if !want.sysctls.iter().all(|(k, v)| have.sysctls.get(k) == Some(v)) => Some("sysctls".into()),
         _ if !strays.is_empty() => Some(format!("strays {strays:?}")),
@@ -310,7 +322,7 @@ fn pools_of_a_forwarded_subnet_leave_the_gateway_out() {
 
 /// A VLAN network on `lan` with one guest, settled on a host; and the host's picture for a plan.
 fn host_with_a_vlan_guest() -> (Observed, Intent, BTreeMap<PortId, IfName>) {
-    let (intent, attachments) = build(&Sketch { networks: vec![(2, 10, None)], ports: vec![(0, true, Vec::new())] });
+    let (intent, attachments) = build(&Sketch { networks: vec![(2, 10, None)], ports: vec![(0, true, Vec::new(), 0)] });
     let mut host = bare_host(1);
     settle(&mut host, &intent, &attachments);
     (host, intent, attachments)
@@ -396,4 +408,31 @@ fn what_others_drop_for_good_is_said() {
         "{problems:?}"
     );
     assert!(plan_of(&host, &Intent::default(), &BTreeMap::new()).problems.is_empty(), "nobody is kept from anything");
+}
+
+#[test]
+fn rates_that_cannot_be_are_said_and_keep_nobody_waiting() {
+    let sketch = Sketch { networks: vec![(0, 10, None)], ports: vec![(0, true, Vec::new(), 3)] };
+    let (intent, attachments) = build(&sketch);
+    let mut host = bare_host(1);
+    settle(&mut host, &intent, &attachments);
+    let tap = if_name("vnet0");
+    assert_eq!(host.datapath.limits.len(), 2);
+    let said = |host: &Observed| plan_of(host, &intent, &attachments).problems;
+    assert!(said(&host).is_empty());
+    // libvirt took the tap's root.
+    host.datapath.limits.insert((tap.clone(), Way::Out), Limit::Others("htb".into()));
+    let problems = said(&host);
+    assert!(problems.len() == 1 && problems[0].partial && problems[0].message.contains("(htb)"), "{problems:?}");
+    assert!(changes_to(&host, &intent, &attachments).is_empty(), "it is left alone");
+    host.capabilities.policing = false;
+    let problems = said(&host);
+    assert!(
+        problems.iter().all(|problem| problem.partial) && problems[1].message.contains("act_police"),
+        "{problems:?}"
+    );
+    // A port without rates leaves what is not ours.
+    let (bare, attachments) = build(&Sketch { ports: vec![(0, true, Vec::new(), 0)], ..sketch });
+    settle(&mut host, &bare, &attachments);
+    assert_eq!(host.datapath.limits, [((tap, Way::Out), Limit::Others("htb".into()))].into());
 }

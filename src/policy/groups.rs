@@ -43,7 +43,7 @@ impl Policy<'_> {
             return Ok(Grant::Configuration);
         }
         // Groups of one port are all of one kind.
-        if groups.first().is_none_or(|group| group.stateful) {
+        if groups.first().is_some_and(|group| group.stateful) {
             match track(packet, ip, state) {
                 Tracking::Established => return Ok(Grant::Established),
                 Tracking::Invalid => return Err("it belongs to no connection and can open none"),
@@ -108,7 +108,7 @@ fn track(packet: &Packet, ip: &IpPacket, state: State) -> Tracking {
         // Echo, timestamp, information and address mask requests.
         Upper::Icmp { kind, .. } if ip.source.is_ipv4() => matches!(kind, 8 | 13 | 15 | 17),
         Upper::Icmp { kind: icmp6::ECHO_REQUEST | icmp6::NODE_INFORMATION, .. } => true,
-        Upper::Icmp { kind: icmp6::MLD_QUERY..=icmp6::REDIRECT | icmp6::MLD2_REPORT, .. } => {
+        Upper::Icmp { kind: icmp6::MLD_QUERY..=icmp6::NEIGHBOUR_ADVERTISEMENT | icmp6::MLD2_REPORT, .. } => {
             return Tracking::Untracked;
         }
         Upper::Icmp { .. } => false,

@@ -179,6 +179,12 @@ impl Policy<'_> {
         if matches!(ip.udp(), Some((67, 68) | (68, 67) | (546, 547) | (547, 546))) {
             return Err(refused("DHCP stays on its link"));
         }
+        if let (Some(source), Some(target)) = (source, target)
+            && source.network == target.network
+            && [ip.source, ip.destination].iter().all(|address| self.is_isolated(source.network, *address))
+        {
+            return Err(dropped(Reason::Isolation, None, "nor through their gateway"));
+        }
         if state == State::New {
             may_forward(source, target).map_err(refused)?;
         }
@@ -199,6 +205,11 @@ impl Policy<'_> {
             payload: super::Payload::Ip(ip.clone()),
         };
         self.enter(steps, None, port, &packet, state)
+    }
+
+    fn is_isolated(&self, network: NetworkId, address: IpAddr) -> bool {
+        let isolated = |port: &&Port| self.protection(port).is_some_and(|protection| protection.isolated);
+        self.holders(network, address).iter().any(|port| port.network == network && isolated(port))
     }
 
     /// The layer-2 domain that a port's frame is in; none where its tags are not the port's.

@@ -138,6 +138,13 @@ fn bridged(intent: &Intent, from: u128, to: u128, destination: u16, opens: bool)
     verdict.outcome.map_err(|drop| drop.reason)
 }
 
+/// The same through the host.
+fn routed(intent: &Intent, from: u128, to: u128) -> Result<(), Reason> {
+    let mut packet = tcp(intent, from, to, 80, true);
+    packet.destination = [2, 0, 0, 0, 0, 0xfe];
+    Policy::new(intent, &BTreeSet::new()).to_host(id(from), &packet, State::New).outcome.map_err(|drop| drop.reason)
+}
+
 #[test]
 fn groups_allow_what_their_rules_say() {
     let intent = house();
@@ -278,6 +285,8 @@ fn trunks_and_isolated_ports() {
     assert_eq!(bridged(&intent, 18, 19, 80, true), Err(Reason::Isolation));
     assert_eq!(bridged(&intent, 18, 14, 80, true), Ok(()));
     assert_eq!(bridged(&intent, 14, 18, 80, true), Ok(()));
+    assert_eq!(routed(&intent, 18, 19), Err(Reason::Isolation), "nor through the gateway");
+    assert_eq!(routed(&intent, 18, 14), Ok(()));
     // A VLAN that only trunks have; 18's address is of another place.
     let mut grouped = intent.port(id(17)).expect("there").clone();
     grouped.security.groups = Some([SecurityGroupId(Uuid::from_u128(WEB))].into());

@@ -108,15 +108,26 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 
     pub(super) async fn bring_up_taps(&mut self, taps: &BTreeMap<IfName, PortId>) -> Result<(), String> {
+        let started = tokio::time::Instant::now();
+        let outcome = self.try_taps(taps).await;
+        if !taps.is_empty() {
+            self.view_mut().bring_ups_took.observe(started.elapsed());
+        }
+        outcome
+    }
+
+    async fn try_taps(&mut self, taps: &BTreeMap<IfName, PortId>) -> Result<(), String> {
         let links: BTreeSet<IfName> = taps.keys().cloned().collect();
         let ports: Vec<PortId> = taps.values().copied().collect();
         for round in 0..3 {
             let seen = self.driver.observe_links(&links).await.map_err(|error| error.to_string())?;
             self.merge(&links, seen);
             let (problems, changes) = self.plan_part(&ports, &links).await;
-            if let Some(problem) = problems.first() {
+            if let Some(problem) = problems.iter().find(|problem| !problem.partial) {
                 return Err(problem.message.clone());
             }
+            let (limits, changes): (Vec<_>, Vec<_>) = changes.into_iter().partition(KernelChange::is_limit);
+            self.set_limits(&limits).await;
             if changes.is_empty() {
                 self.verified(&ports);
                 return Ok(());
@@ -129,7 +140,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 // The table may be gone, or a bridge: the whole pass mends what a part cannot.
                 self.full_pass().await;
                 let (_, left) = self.plan_part(&ports, &links).await;
-                if !left.is_empty() {
+                if !left.iter().all(KernelChange::is_limit) {
                     return Err(error.to_string());
                 }
                 continue;
@@ -137,6 +148,21 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             self.note_done(&changes);
         }
         Ok(())
+    }
+
+    /// No guest waits for a rate that cannot be had: the full pass says why.
+    async fn set_limits(&mut self, limits: &[KernelChange]) {
+        if limits.is_empty() {
+            return;
+        }
+        match self.driver.apply(limits).await {
+            Ok(()) => self.note_done(limits),
+            Err(error) => {
+                tracing::warn!(%error, "a port comes up without its rate");
+                self.note_done(&limits[..error.done.min(limits.len())]);
+                self.mark_dirty();
+            }
+        }
     }
 
     pub(super) async fn plan_part(
@@ -164,11 +190,13 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     pub(super) fn merge(&mut self, links: &BTreeSet<IfName>, seen: crate::datapath::Datapath) {
         let picture = &mut self.observed.datapath;
         picture.vlans.retain(|(link, _), _| !links.contains(link));
+        picture.limits.retain(|(link, _), _| !links.contains(link));
         for link in links.iter().filter(|link| !seen.links.contains_key(*link)) {
             picture.forget_link(link);
         }
         picture.links.extend(seen.links);
         picture.vlans.extend(seen.vlans);
+        picture.limits.extend(seen.limits);
     }
 
     fn verified(&mut self, ports: &[PortId]) {

@@ -38,7 +38,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                     tracing::warn!("somebody changed nftables table vmfabric; it is put right");
                     self.mark_dirty();
                 }
-                LinkEvent::Layer3 | LinkEvent::Neighbours | LinkEvent::Overrun => self.mark_dirty(),
+                LinkEvent::Layer3 | LinkEvent::Limits | LinkEvent::Neighbours | LinkEvent::Overrun => {
+                    self.mark_dirty();
+                }
             }
         }
         if !changed.is_empty() {
@@ -69,7 +71,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let there = &self.observed.datapath.links;
         let ports: Vec<PortId> = taps.iter().filter(|(tap, _)| there.contains_key(*tap)).map(|(_, p)| *p).collect();
         let (problems, changes) = self.plan_part(&ports, &links).await;
-        if !problems.is_empty() || !changes.is_empty() {
+        // Limits have an event of their own, which waits for whoever is about to put another there.
+        if problems.iter().any(|problem| !problem.partial) || !changes.iter().all(Change::is_limit) {
             self.mark_dirty();
         }
     }

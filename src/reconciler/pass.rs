@@ -38,6 +38,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 
     pub(super) async fn full_pass(&mut self) {
+        let started = tokio::time::Instant::now();
         let (mut made, mut failures, mut wanted) = (0, Vec::new(), None);
         for round in 0..ROUNDS {
             if let Err(error) = self.observe().await {
@@ -65,7 +66,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             failures = self.apply_all(changes).await;
         }
         failures.extend(self.revoke(failures.is_empty()).await);
-        self.retry_later(!failures.is_empty() || !self.service_problems.is_empty());
+        let failed = !failures.is_empty();
+        self.retry_later(failed || !self.service_problems.is_empty());
         self.plan_problems.extend(failures);
         if let Some(wanted) = wanted
             && let Err(error) = self.forget_previous(&wanted).await
@@ -76,6 +78,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             let mut view = self.view_mut();
             view.passes += 1;
             view.last_changes = made;
+            view.changes += made as u64;
+            view.failed_passes += u64::from(failed);
+            view.passes_took.observe(started.elapsed());
             view.capabilities = self.observed.capabilities;
         }
         if made > 0 {
@@ -122,8 +127,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                     }
                     let link = rest.get(done).and_then(concerned);
                     let subject = link.as_ref().map_or(Subject::Host, |link| self.subject_of(link));
-                    problems.push(Problem::new(subject, error.to_string()));
-                    failed.extend(link);
+                    let partial = rest.get(done).is_some_and(Change::is_limit);
+                    problems.push(Problem { partial, ..Problem::new(subject, error.to_string()) });
+                    // A port may speak without its rate.
+                    failed.extend(link.filter(|_| !partial));
                     rest = rest.into_iter().skip(done + 1).filter_map(|change| spare(change, &failed)).collect();
                 }
             }
@@ -152,10 +159,12 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     /// A port is verified when nothing is left to change about it.
     pub(super) fn verify_attachments(&mut self, left: &[Change]) {
-        let unsettled: BTreeSet<IfName> = left.iter().flat_map(concerned_all).collect();
+        let unsettled: BTreeSet<IfName> =
+            left.iter().filter(|change| !change.is_limit()).flat_map(concerned_all).collect();
         let broken: BTreeSet<PortId> = self
             .plan_problems
             .iter()
+            .filter(|problem| !problem.partial)
             .filter_map(|problem| match problem.subject {
                 Subject::Port(port) => Some(port),
                 _ => None,
@@ -225,7 +234,9 @@ fn concerned(change: &Change) -> Option<IfName> {
         Change::AddVlan { link, .. }
         | Change::DeleteVlan { link, .. }
         | Change::AddAddress { link, .. }
-        | Change::DeleteAddress { link, .. } => Some(link.clone()),
+        | Change::DeleteAddress { link, .. }
+        | Change::SetLimit { link, .. }
+        | Change::DeleteLimit { link, .. } => Some(link.clone()),
         Change::SetSysctl { key, .. } => Some(key.link().clone()),
         _ => None,
     }

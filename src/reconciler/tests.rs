@@ -133,6 +133,9 @@ fn bare_host() -> SimHost {
             bridge_vlan_filtering: true,
             nft_bridge_meta: true,
             bridge_conntrack: true,
+            shaping: true,
+            policing: true,
+            nft_log: true,
         },
         ..Observed::default()
     });

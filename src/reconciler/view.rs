@@ -4,7 +4,7 @@ use crate::{
     intent::{Device, HostConfig, Intent, Network, NetworkId, PortId, SubnetId},
     net::IfName,
     planner::{Problem, Subject},
-    server::clock::LeaseClock,
+    server::{Histogram, clock::LeaseClock},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,6 +29,12 @@ pub struct View {
     /// Changes that the last full pass made, and how many passes there were.
     pub last_changes: usize,
     pub passes: u64,
+    /// Changes that all full passes made, and how many passes failed, so that another followed soon.
+    pub changes: u64,
+    pub failed_passes: u64,
+    pub passes_took: Histogram,
+    /// Of ports, until their guests or NICs may go on.
+    pub bring_ups_took: Histogram,
 }
 
 /// A running guest's NIC on its port.
@@ -59,15 +65,21 @@ pub enum PortStatus {
     /// A guest has it and its plan is not verified yet.
     Build,
     Active,
+    /// It carries its guest's traffic, but not all that is wanted of it could be done.
+    Degraded,
     Error,
 }
 
 impl PortStatus {
+    pub const ALL: [PortStatus; 5] =
+        [PortStatus::Down, PortStatus::Build, PortStatus::Active, PortStatus::Degraded, PortStatus::Error];
+
     pub fn as_str(self) -> &'static str {
         match self {
             PortStatus::Down => "down",
             PortStatus::Build => "build",
             PortStatus::Active => "active",
+            PortStatus::Degraded => "degraded",
             PortStatus::Error => "error",
         }
     }
@@ -102,11 +114,14 @@ impl View {
     }
 
     pub fn port_status(&self, port: PortId) -> PortStatus {
-        if self.problems_of(Subject::Port(port)).next().is_some() {
+        let mut problems = self.problems_of(Subject::Port(port)).peekable();
+        let degraded = problems.peek().is_some();
+        if problems.any(|problem| !problem.partial) {
             return PortStatus::Error;
         }
         match self.attachments.get(&port) {
             None => PortStatus::Down,
+            Some(attachment) if attachment.verified && degraded => PortStatus::Degraded,
             Some(attachment) if attachment.verified => PortStatus::Active,
             Some(_) => PortStatus::Build,
         }

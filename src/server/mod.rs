@@ -3,4 +3,8 @@
 pub mod clock;
 pub mod dhcpv4;
 pub mod dns;
+mod histogram;
 pub mod hook;
+pub mod meters;
+
+pub use histogram::Histogram;

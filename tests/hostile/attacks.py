@@ -1,9 +1,11 @@
 """What a hostile guest may try, each shown blocked wherever it could be seen, and its lawful twin shown passing."""
 
 import random
+import urllib.request
 
 from stage import *
 
+started = time.monotonic()
 BRIDGE, GATEWAY, GATEWAY20 = "vmf-lan", "10.0.10.1", "10.0.20.1"
 V10 = {"ann", "bob", "tim", "off", "wire", "gateway", "eve"}
 
@@ -355,17 +357,31 @@ except BlockingIOError:
 table.row("passes:  an answer to what the host asked", answer == b"answer")
 
 print("--- Isolation, address pairs, addresses of others")
+
+
+def hairpin(data):
+    """Whether what eve has the gateway forward to ann on the same link arrives."""
+    clear()
+    assert pings_gateway(ann)
+    eve.send(eve.udp(ann.address, data, via=gw))
+    barrier(eve)
+    return ann.saw(lambda p: p.data == data)
+
+
+table.row("passes:  a guest to another through their gateway", until(lambda: hairpin(b"hairpin")))
 for name in ("eve", "ann"):
     vmfabric("port", "set", name, "isolated=yes")
 in_set = lambda name, link: f'"{link}"' in run("nft", "list", "set", "bridge", "vmfabric", name)
 assert until(lambda: in_set("isolated", "eve") and in_set("isolated", "ann"))
 eve.heard_by, ann.heard_by = V10 - {"ann"}, V10 - {"eve"}
 blocked("an isolated guest to another", eve, [eve.udp(ann.address, b"iso"), from_eve(arp(1, E, eve.address, ann.address) + b"iso", ARP, A)], "isolation")
+table.row("blocked: … nor through their gateway", not hairpin(b"iso-hairpin"))
 passes("… to the gateway", eve, eve.udp(GATEWAY, b"iso-gw", via=gw), gateway, host)
 passes("… to the wire", eve, eve.udp("10.0.10.250", b"iso-wire", via=nobody), wire, off)
 for name in ("eve", "ann"):
     vmfabric("port", "set", name, "isolated=")
 assert until(lambda: not in_set("isolated", "eve") and not in_set("isolated", "ann"))
+table.row("passes:  … and again when they are not", until(lambda: hairpin(b"un-hairpin")))
 eve.heard_by = ann.heard_by = V10
 virtual = "00:00:5e:00:01:07"
 vmfabric("port", "set", "eve", "--allowed-address", "10.0.10.128/25", "--allowed-address", "10.0.10.40",
@@ -413,5 +429,73 @@ vmfabric("port", "set", "eve", f"address={bob.address}")
 assert until(lambda: bob.address in run("nft", "list", "set", "bridge", "vmfabric", "addresses4"))
 eve.address, eve.own = bob.address, {bob.address}
 passes("… until it is its own", eve, from_eve(datagram(bob.address, ann.address, b"mine"), to=A), ann)
+
+print("--- What is told of it")
+
+
+def scrape(accept="", path="/metrics"):
+    request = urllib.request.Request(f"http://127.0.0.1:9177{path}", headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.headers["Content-Type"], answer.read().decode()
+
+
+def metric(text, name, **labels):
+    """The value of the sample with these labels, among others perhaps; their sum where there are more."""
+    lines = [line for line in text.splitlines() if line.startswith((name + "{", name + " "))]
+    wanted = [f'{key}="{value}"' for key, value in labels.items()]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if all(want in line for want in wanted))
+
+
+def told(name):
+    port = json.loads(vmfabric("port", "show", name, "--json"))
+    return port["statistics"]
+
+
+guests = [guest.name for guest in Guest.by_name.values() if guest.name != "bob"]
+counted = lambda name: {reason: count for (reason, link), count in all_drops().items() if link == name}
+at_filters = lambda drops: {reason: count for reason, count in drops.items() if not reason.startswith("rate_")}
+for name in guests:
+    table.row(f"vmfabric tells what was dropped of {name}", until(lambda: at_filters(told(name)["drops"]) == counted(name)),
+              f"{told(name)['drops']} {counted(name)}")
+reasons = set(counted("eve"))
+lacking = {"vlan", "control", "mac", "storm", "ethertype", "arp", "ip", "ip6", "nd", "dhcp", "ra", "redirect", "options", "fragment", "isolation", "foreign"} - reasons
+table.row("each attack had its reason", not lacking, f"never counted: {lacking}")
+explained = json.loads(vmfabric("explain", "eve", "--json"))
+table.row("explain tells them too", explained["drops"]["mac"] > 3000, str(explained["drops"]))
+until(lambda: False, 0.6)  # what is told may be half a second old
+kind, text = scrape()
+table.row("metrics have them", all(metric(text, "vmfabric_port_dropped_packets_total", port=name, reason=reason) == count
+                                   for name in guests for reason, count in counted(name).items()), text[:2000])
+carried = told("eve")
+table.row("… and what eve sent", metric(text, "vmfabric_port_sent_packets_total", port="eve") >= carried["sent_packets"] - 10 > 3000
+          and metric(text, "vmfabric_port_sent_bytes_total", network="v10", port="eve") > 100000, str(carried))
+table.row("… and DHCP, DNS, pools, ports, passes", metric(text, "vmfabric_dhcp_replies_total", network="v10", type="ack") >= 1
+          and metric(text, "vmfabric_dns_queries_total", network="v10") >= 1
+          and metric(text, "vmfabric_dns_response_duration_seconds_count") >= 1
+          and metric(text, "vmfabric_pool_addresses", network="v10") == 253
+          and metric(text, "vmfabric_ports", status="active") == len(guests)
+          and metric(text, "vmfabric_reconcile_duration_seconds_count") >= 1
+          and metric(text, "vmfabric_port_bring_up_duration_seconds_count") >= len(guests)
+          and metric(text, "vmfabric_libvirt_connected") == 0 and metric(text, "vmfabric_problems") == 0, text[:3000])
+checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
+table.row("promtool finds no fault", checked.returncode == 0 and not checked.stdout + checked.stderr, checked.stdout + checked.stderr)
+kind, text = scrape("application/openmetrics-text; version=1.0.0")
+table.row("OpenMetrics where it is asked for", kind.startswith("application/openmetrics-text") and text.endswith("# EOF\n")
+          and "# TYPE vmfabric_port_sent_bytes counter\n# UNIT vmfabric_port_sent_bytes bytes\n" in text, kind)
+idle = [socket.create_connection(("127.0.0.1", 9177)) for _ in range(30)]
+for number, connection in enumerate(idle):
+    connection.send(b"GET /metrics HTTP/1.1\r\n" if number % 2 else b"G")
+begin = time.monotonic()
+vmfabric("port", "set", "cat", "dns-name=cat")
+table.row("clients that send nothing keep nobody waiting: a change", time.monotonic() - begin < 10, f"{time.monotonic() - begin:.1f} s")
+_, text = scrape()
+table.row(f"… and another scrape, {time.monotonic() - begin:.1f} s", metric(text, "vmfabric_build_info") == 1)
+for connection in idle:
+    connection.close()
+logged = [line for line in run("dmesg").splitlines() if "vmfabric drop " in line]
+table.row("the kernel's log tells of drops: reason, tap, packet", any("vmfabric drop arp: IN=eve " in line for line in logged)
+          and any(re.search(f"vmfabric drop ip: IN=eve .*SRC=", line) for line in logged), "\n".join(logged[:5]))
+seconds = time.monotonic() - started
+table.row(f"… at a limited rate: {len(logged)} lines in {seconds:.0f} s", 10 < len(logged) <= 20 + 10 * seconds)
 
 table.finish()

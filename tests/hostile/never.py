@@ -4,11 +4,11 @@ what is seen before anybody is told of the tap is measured."""
 
 import mmap
 
-from stage import *
+import phases
+from phases import *
 
 existing = sys.argv[1:] == ["existing"]
 BRIDGE = "br0" if existing else "vmf-lan"
-GATEWAY = "10.0.10.1"
 subnet = ["--no-dhcp", "--forward", "none"] if existing else ["--dhcp", "--forward", "nat"]
 for vid in (10, 20):
     vmfabric("network", "create", f"v{vid}", "--physical", "lan", "--vlan", str(vid))
@@ -23,69 +23,14 @@ if existing:
 else:
     Sniffer("host", BRIDGE, all=True), Sniffer("gateway", f"{BRIDGE}.10", all=True), Sniffer("gateway20", f"{BRIDGE}.20", all=True)
 
-phase, unlawful, lawful = "before", {}, {}
-
-
-def watch(vantage, frame):
-    kind = unlawful if b"UNLAWFUL" in frame else lawful if b"LAWFUL" in frame else None
-    if kind is not None:
-        kind.setdefault(phase, []).append((vantage.name, frame, time.monotonic()))
-
-
 for vantage in Vantage.all:
     vantage.watch = watch
-ended = threading.Event()
-
-
-def keep_reading():
-    while not ended.is_set():
-        pump(0.05)
-        for vantage in list(Vantage.all):
-            del vantage.frames[:]
-
-
-def wait(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def frames_of(guest):
-    """What it must not send, in turn; each with a mark that is seen wherever it comes out."""
-    E, address, local = guest.mac, guest.address, guest.local
-    stranger, other = "52:54:00:de:ad:01", witnesses[0]
-    datagram = lambda s, to, sport=5000, dport=6000: ipv4(s, to, UDP, udp(s, to, sport, dport, b"UNLAWFUL"))
-    ra = icmp6(local, "ff02::1", 134, struct.pack("!BBHII", 64, 0, 1800, 0, 0) + b"\xfe\1UNLAWFUL"[:8] + b"UNLAWFUL")
-    return [
-        ether(BROADCAST, stranger, IPV4, datagram(address, "255.255.255.255")),
-        ether(other.mac, stranger, IPV4, datagram(address, other.address)),
-        ether(BROADCAST, E, IPV4, datagram(other.address, "255.255.255.255")),
-        ether(other.mac, E, IPV4, datagram("8.8.8.8", other.address)),
-        ether(BROADCAST, E, ARP, arp(2, E, GATEWAY, GATEWAY) + b"UNLAWFUL"),
-        ether("33:33:00:00:00:01", E, IPV6, ipv6(local, "ff02::1", ICMP6, ra)),
-        ether("33:33:00:00:00:01", E, IPV6, ipv6(local, "ff02::1", HOP, options6(ICMP6) + ra)),
-        ether("33:33:00:00:00:01", E, IPV6, ipv6("fd00::1", "ff02::1", UDP, udp("fd00::1", "ff02::1", 1, 2, b"UNLAWFUL"))),
-        ether(BROADCAST, E, IPV4, datagram(address, "255.255.255.255", 67, 68)),
-        ether(BROADCAST, E, IPV4, datagram(address, "255.255.255.255"), (10,)),
-        ether(BROADCAST, E, IPV4, datagram(address, "255.255.255.255"), (20,)),
-        ether(BROADCAST, E, IPV4, datagram(address, "255.255.255.255"), (1,)),
-        ether(BROADCAST, E, IPV4, datagram(address, "255.255.255.255"), (10, 20)),
-        mac("01:80:c2:00:00:00") + mac(E) + b"\0\x26\x42\x42\3UNLAWFUL".ljust(50, b"\0"),
-        ether(BROADCAST, E, 0x88B5, b"UNLAWFUL"),
-        ether(BROADCAST, E, IPV4, ipv4(address, "255.255.255.255", UDP, b"UNLAWFUL" * 2, fragment=8)),
-    ]
-
-
 class Sender:
     """A process that sends these without end."""
 
     def __init__(self, guest):
         self.shared = mmap.mmap(-1, 8)
-        good = ether(BROADCAST, guest.mac, ARP, arp(1, guest.mac, guest.address, "10.0.10.254") + b"LAWFUL")
-        frames = frames_of(guest)
+        good, frames = lawful_of(guest), unlawful_of(guest, witnesses[0])
         self.pid = os.fork()
         if self.pid == 0:
             n = 0
@@ -111,49 +56,6 @@ class Sender:
     def stop(self):
         os.kill(self.pid, 9)
         os.waitpid(self.pid, 0)
-
-
-def enter(name):
-    global phase
-    phase = name
-
-
-def judge(text, name, silent=False, heard=False):
-    """What was seen in that phase. `silent`: it may send nothing at all there; `heard`: its lawful frames must be seen."""
-    bad = unlawful.get(name, []) + (lawful.get(name, []) if silent else [])
-    table.row(f"not one frame: {text}", not bad, f"{len(bad)}: " + "; ".join(f"{v} {Packet(f)}" for v, f, _ in bad[:3]))
-    if heard and not lawful.get(name):
-        table.row("  … but its lawful ones, all the while", False, "none seen")
-
-
-in_set = lambda name, link: f'"{link}"' in run("nft", "list", "set", "bridge", "vmfabric", name)
-daemon = lambda: int(open(f"{LOGS}/vmfabricd.pid").read())
-
-
-def start_daemon():
-    log = open(f"{LOGS}/vmfabricd.log", "a")
-    process = subprocess.Popen(["/usr/sbin/vmfabricd"], stdout=log, stderr=log)
-    with open(f"{LOGS}/vmfabricd.pid", "w") as file:
-        file.write(str(process.pid))
-
-    def answers():  # a call that the bus took while there was no daemon may wait for long
-        asked = subprocess.run(["timeout", "5", "vmfabric", "status"], capture_output=True)
-        return asked.returncode in (0, 7)
-
-    assert wait(answers)
-
-
-def stop_daemon(signal):
-    pid = daemon()
-    os.kill(pid, signal)
-
-    def gone():
-        try:  # a child of the script's, or of ours
-            return open(f"/proc/{pid}/stat").read().split()[2] == "Z"
-        except OSError:
-            return True
-
-    assert wait(gone)
 
 
 def measure(text, name, began):
@@ -206,11 +108,11 @@ for signal in (15, 9, 9):
     enter(f"stop {signal}")
     stop_daemon(signal)
     sender.goes_on(600)
-    judge(f"when the daemon ends by signal {signal}, and without it", phase, heard=True)
+    judge(f"when the daemon ends by signal {signal}, and without it", phases.phase, heard=True)
     enter(f"begin {signal}")
     start_daemon()
     sender.goes_on(300)
-    judge("when it starts again", phase, heard=True)
+    judge("when it starts again", phases.phase, heard=True)
 enter("killed amid changes")
 for n in range(4):
     changing = subprocess.Popen(["vmfabric", "port", "set", "eve", *(["--security-group", "web"] if n % 2 else ["security-group="])], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -220,18 +122,17 @@ for n in range(4):
     changing.wait()
     start_daemon()
 sender.goes_on()
-judge("when it is killed amid changes and starts again, four times", phase)
+judge("when it is killed amid changes and starts again, four times", phases.phase)
 enter("rules gone")
 run("nft", "delete", "table", "bridge", "vmfabric")
 began = time.monotonic()
 assert wait(lambda: "drop_mac" in run("nft", "list", "table", "bridge", "vmfabric", check=False), 90)
 mended = time.monotonic() - began
-until_seen = max((t for _, _, t in unlawful.get(phase, [])), default=began) - began
-print(f"measured: an administrator deletes our table: {len(unlawful.get(phase, []))} unlawful frames seen, the last {until_seen * 1000:.0f} ms after", flush=True)
+until_seen = max((t for _, _, t in unlawful.get(phases.phase, [])), default=began) - began
+print(f"measured: an administrator deletes our table: {len(unlawful.get(phases.phase, []))} unlawful frames seen, the last {until_seen * 1000:.0f} ms after", flush=True)
 table.row(f"an administrator deletes our table: it is there again, {mended:.1f} s later", mended < 20)
 assert wait(lambda: in_set("macs", "eve"))
-# What was seen before is read first.
-wait(lambda: time.monotonic() - max((t for _, _, t in unlawful.get(phase, [])), default=began) > 1)
+read_all()
 enter("mended")
 sender.goes_on()
 judge("when our table is back", "mended", heard=True)
@@ -274,16 +175,16 @@ began = time.monotonic()
 again.plug()
 sender.goes_on(600)
 if existing:
-    measure("another's tap of the same name, without a daemon", phase, began)
+    measure("another's tap of the same name, without a daemon", phases.phase, began)
 else:
-    judge("another's tap of the same name, plugged in without a daemon", phase, silent=True)
+    judge("another's tap of the same name, plugged in without a daemon", phases.phase, silent=True)
 enter("daemon again")
 start_daemon()
 sender.goes_on(300)
 if existing:
-    measure("… and when the daemon is back: it is nobody's, and in the VLAN that the bridge's owner gives to such", phase, began)
+    measure("… and when the daemon is back: it is nobody's, and in the VLAN that the bridge's owner gives to such", phases.phase, began)
 else:
-    judge("… and when the daemon is back: it is nobody's", phase, silent=True)
+    judge("… and when the daemon is back: it is nobody's", phases.phase, silent=True)
 sender.stop()
 run("ip", "link", "delete", "hot")
 again.close()
@@ -304,11 +205,11 @@ if not existing:
     sender = Sender(local)
     local.plug()
     sender.goes_on()
-    judge("another's tap of the same name on a local network, plugged in without a daemon", phase, silent=True)
+    judge("another's tap of the same name on a local network, plugged in without a daemon", phases.phase, silent=True)
     enter("local daemon")
     start_daemon()
     sender.goes_on()
-    judge("… and when the daemon is back", phase, silent=True)
+    judge("… and when the daemon is back", phases.phase, silent=True)
     sender.stop()
     run("ip", "link", "delete", "local")
     local.close()
@@ -320,8 +221,8 @@ control.watch = watch
 sender = Sender(control)
 control.start()
 sender.goes_on(200)
-table.row(f"control: the same frames from a port without port security are seen ({len(unlawful.get(phase, []))} times)",
-          {v for v, _, _ in unlawful.get(phase, [])} >= {"w101", "w102", "wire"})
+table.row(f"control: the same frames from a port without port security are seen ({len(unlawful.get(phases.phase, []))} times)",
+          {v for v, _, _ in unlawful.get(phases.phase, [])} >= {"w101", "w102", "wire"})
 sender.stop()
 ended.set()
 table.finish()

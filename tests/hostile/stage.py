@@ -4,6 +4,7 @@ import ctypes
 import fcntl
 import json
 import os
+import re
 import select
 import socket
 import struct
@@ -238,14 +239,17 @@ def barrier(*guests):
     pump()
 
 
+def all_drops():
+    """How many frames the host says that it dropped, by reason and link."""
+    text = run("nft", "list", "table", "bridge", "vmfabric", check=False)
+    sets = re.findall(r"\tset drops_(\w+) \{(.*?)\n\t\}", text, re.S)
+    counted = {(reason, link): int(count) for reason, body in sets
+               for link, count in re.findall(r'"([^"]+)" counter packets (\d+)', body)}
+    return {key: count for key, count in counted.items() if count}
+
+
 def drops(reason, link):
-    """How many frames the host says that it dropped for this."""
-    text = run("nft", "list", "set", "bridge", "vmfabric", f"drops_{reason}", check=False)
-    for element in text.replace("{", ",").split(","):
-        if f'"{link}"' in element:
-            words = element.split()
-            return int(words[words.index("packets") + 1])
-    return 0
+    return all_drops().get((reason, link), 0)
 
 
 class Table:
@@ -287,16 +291,22 @@ def seen(frames):
 def blocked(text, guest, frames, reason=None, control=None):
     """These frames from this guest are seen nowhere; by a port without port security they are (so that they could)."""
     clear()
-    before = drops(reason, guest.name) if reason else 0
+    before = all_drops()
     for frame in frames:
         guest.send(frame)
     barrier(guest)
     where = seen(frames)
     table.row(f"blocked: {text}", not where, "; ".join(where[:3]))
     if reason:
-        count = drops(reason, guest.name) - before
+        after = all_drops()
+        count = after.get((reason, guest.name), 0) - before.get((reason, guest.name), 0)
         if count < len(frames):
             table.row(f"  … and counted as {reason}", False, f"{count} of {len(frames)}")
+        # What the bridge floods is not for others, whom it does not know to be elsewhere.
+        wrong = [f"{key}: {after[key]}" for key in after
+                 if key != (reason, guest.name) and key[0] != "foreign" and after[key] != before.get(key, 0)]
+        if wrong:
+            table.row(f"  … and as nothing else, nor another's", False, "; ".join(wrong))
     if control:
         clear()
         for frame in frames:

@@ -2,8 +2,8 @@
 # On a kernel without bridge VLAN filtering: VLAN networks say why they cannot be, everything else works.
 . "$(dirname "$0")/lib.sh"
 
-ip link add probe type bridge vlan_filtering 1 2>/dev/null && ip -d link show probe | grep -q 'vlan_filtering 1' &&
-  { echo "this kernel has VLAN filtering; nothing to show here"; exit 0; }
+stage "a bridge that ignores VLANs" eval \
+  '! { ip link add probe type bridge vlan_filtering 1 && ip -d link show probe | grep -q "vlan_filtering 1"; } 2>/dev/null'
 ip link delete probe 2>/dev/null
 stage "the uplink" wire
 ip -n outside addr add 10.0.1.1/24 dev wire

@@ -1,7 +1,7 @@
-use super::{Bench, Log, core::DISK_FULL, within};
+use super::{Bench, Log, core::DISK_FULL, serve_with, within};
 use crate::{
     backend::LeaseRecord,
-    dbus::{Access, DbusError, Error, Kind, parse_path, proxy::ResourceProxy, serve_with},
+    dbus::{Access, DbusError, Error, Kind, parse_path, proxy::ResourceProxy},
     intent::NetworkId,
     reconciler::Attachment,
 };
@@ -102,6 +102,13 @@ async fn refusals_have_names() {
     let port = bench.core.view().intent.find_port("web").expect("there").id;
     let tap = crate::net::IfName::new("vnet0").expect("valid");
     bench.core.view().attachments.insert(port, Attachment { tap, guest: None, verified: true });
+    let web = resource(&bench, &manager.get_port("web").await.expect("there")).await;
+    let statistics = web.get_statistics().await.expect("statistics");
+    let number = |key: &str| crate::dbus::to_json(&statistics[key]);
+    assert_eq!((number("sent_bytes"), number("received_packets")), (Some(1500.into()), Some(2.into())));
+    assert_eq!(number("drops"), Some(serde_json::json!({ "mac": 3 })));
+    let explained = manager.explain("web").await.expect("explained");
+    assert_eq!(crate::dbus::to_json(&explained["drops"]), Some(serde_json::json!({ "mac": 3 })));
     let blue = resource(&bench, &manager.get_network("blue").await.expect("there")).await;
     refused!(blue.delete().await, InUse);
     refused!(manager.set_log_level("loud").await, InvalidArgument);

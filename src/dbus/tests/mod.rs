@@ -18,14 +18,20 @@ mod groups;
 mod introspection;
 mod signals;
 
-use super::{Access, Dictionary, Error, LogControl, Service, proxy::ManagerProxy, serve_with};
+use super::{Access, Dictionary, Error, LogControl, Service, proxy::ManagerProxy, serve_to};
 use crate::{
+    backend::{Count, Counters, DriverError, LinkCounters},
     intent::{Bridging, HostConfig, PhysicalNetwork, ResourceName},
     net::{IfName, VlanId},
 };
 use bus::Bus;
 use core::Core;
-use std::{collections::HashMap, future::Future, sync::Mutex, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::Future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use zbus::{Connection, Variant};
 
 /// Fails the test where something does not come.
@@ -55,6 +61,28 @@ impl LogControl for Log {
         *self.0.lock().expect("not poisoned") = level.to_owned();
         Ok(())
     }
+}
+
+/// What the tap `vnet0` carried.
+#[derive(Debug)]
+struct Counted;
+
+impl Counters for Counted {
+    fn read(&self) -> Result<Arc<BTreeMap<IfName, LinkCounters>>, DriverError> {
+        let count = |packets, bytes| Count { packets, bytes };
+        let drops = [("mac", count(3, 180))].into();
+        let link = LinkCounters { came_in: count(1, 1500), went_out: count(2, 120), drops, ..LinkCounters::default() };
+        Ok(Arc::new([(IfName::new("vnet0").expect("a name"), link)].into()))
+    }
+}
+
+pub async fn serve_with(
+    bus: Connection,
+    handle: crate::reconciler::Handle,
+    log: Log,
+    access: Access,
+) -> Result<Service, super::DbusError> {
+    serve_to(bus, handle, log, access, Arc::new(Counted)).await
 }
 
 /// A bus, a core, the service and one client.

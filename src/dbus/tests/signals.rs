@@ -79,7 +79,7 @@ async fn problems_show_where_they_are() {
     let mut signals = Signals::watch(&bench).await;
     let subnet = bench.core.view().intent.find_subnet("blue").expect("there").id;
     let path = bench.manager().await.get_subnet("blue").await.expect("there");
-    let problem = Problem { subject: Subject::Subnet(subnet), message: "port 67 is taken; stop dnsmasq".into() };
+    let problem = Problem::new(Subject::Subnet(subnet), "port 67 is taken; stop dnsmasq");
     bench.core.view().problems.push(problem);
     bench.core.tell(Notice::StatusChanged);
     let changed = signals.next("PropertiesChanged", &path).await;

@@ -1,9 +1,9 @@
 //! The doing of changes.
 
-use super::{Worker, encode, iptables, netlink, observe::get_link};
+use super::{Worker, encode, iptables, netlink, observe::get_link, tc};
 use crate::{
     backend::{ApplyError, DriverError},
-    datapath::{BridgeSettings, Change, Link, LinkChange, LinkKind, Mismatch, Sysctl, VlanEntry},
+    datapath::{Bandwidth, BridgeSettings, Change, Link, LinkChange, LinkKind, Mismatch, Sysctl, VlanEntry, Way},
     net::{IfName, VlanId},
 };
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -72,11 +72,20 @@ impl Worker {
                 }
             }
             Change::SetSysctl { key, value } => set_sysctl(key, value),
+            Change::SetLimit { link, way, limit } => self.set_limit(link, *way, limit),
+            Change::DeleteLimit { link, way } => tc::delete(&mut self.netlink, index_of(link)?, *way),
             Change::Admit { at, admissions } => iptables::change(*at, admissions, true),
             Change::Withdraw { at, admissions } => iptables::change(*at, admissions, false),
             // They go in groups only.
             _ => self.apply_group(std::slice::from_ref(change)),
         }
+    }
+
+    fn set_limit(&mut self, link: &IfName, way: Way, limit: &Bandwidth) -> Result<(), DriverError> {
+        let raw = get_link(&mut self.netlink, link)?.ok_or_else(|| Mismatch::NoLink(link.clone()))?;
+        let index = raw.index;
+        let is_tap = raw.into_link(|_| None).kind == Some(LinkKind::Other("tun".into()));
+        tc::set(&mut self.netlink, index, is_tap, way, limit)
     }
 
     /// Makes the link, then sets what can only be set on one that is there; a link that is not wholly made is removed.

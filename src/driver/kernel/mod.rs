@@ -6,6 +6,7 @@
 mod apply;
 mod changer;
 mod conntrack;
+mod counters;
 mod decode;
 mod encode;
 mod iptables;
@@ -13,14 +14,16 @@ mod namespace;
 mod netlink;
 mod nft;
 mod observe;
+mod tc;
 mod watch;
 mod watch_tables;
 
+pub use counters::KernelCounters;
 pub use watch::{CAPACITY, watch, watch_into};
 
 use crate::{
     backend::{ApplyError, Driver, DriverError},
-    datapath::{Capabilities, Change, Connection, Datapath, Family, Observed, Table},
+    datapath::{Capabilities, Change, Connection, Datapath, Family, Observed, Table, Way},
     net::IfName,
 };
 use netlink::Netlink;
@@ -132,8 +135,11 @@ impl Worker {
         let capabilities = namespace::in_throwaway(|| {
             Ok(Capabilities {
                 bridge_vlan_filtering: observe::has_bridge_vlan_filtering(&mut Netlink::open()?)?,
+                shaping: tc::tried(&mut Netlink::open()?, Way::Out),
+                policing: tc::tried(&mut Netlink::open()?, Way::In),
                 nft_bridge_meta: nft::takes("meta ibrname \"probe\" drop")?,
                 bridge_conntrack: nft::takes("ct state established accept")?,
+                nft_log: nft::takes("log prefix \"probe\"")?,
             })
         })?;
         Ok(Self { netlink: Netlink::open()?, nft: Nft::open()?, conntrack: None, capabilities })

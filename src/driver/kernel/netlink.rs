@@ -116,6 +116,11 @@ impl Netlink {
         self.exchange(kind, 0, message, &mut |_| {})
     }
 
+    /// A request with flags of its own; what is answered is handed to `each`.
+    pub fn ask(&mut self, kind: u16, flags: u16, message: &[u8], each: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        self.exchange(kind, flags, message, each)
+    }
+
     /// All objects, from one moment: what an interrupted dump brought is thrown away.
     pub fn dump<T>(
         &mut self,

@@ -5,6 +5,7 @@ use super::{
     decode::{RawLink, decode_address, decode_default_route, decode_vlans},
     encode,
     netlink::{self, Netlink, bytes},
+    tc,
 };
 use crate::{
     backend::DriverError,
@@ -16,7 +17,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use std::collections::{BTreeSet, HashMap};
 
 impl Worker {
-    /// Four dumps and two listings, however many links there are.
+    /// Five dumps and two listings, however many links there are; and one for each that somebody's filters wait at.
     pub(super) fn observe(&mut self) -> Result<Observed, DriverError> {
         let links = dump_links(&mut self.netlink)?;
         let names = names(&links);
@@ -31,6 +32,12 @@ impl Worker {
                     datapath.vlans.extend(port.vlans.into_iter().map(|(vid, entry)| ((name.clone(), vid), entry)));
                 }
             }
+        }
+        if self.can_limit() {
+            let limits = tc::all(&mut self.netlink)?.into_iter();
+            datapath
+                .limits
+                .extend(limits.filter_map(|(index, way, limit)| Some(((names.get(&index)?.clone(), way), limit))));
         }
         let addresses =
             self.netlink.dump(libc::RTM_GETADDR, &bytes(&encode::all_addresses()), &mut |payload, found| {
@@ -86,8 +93,16 @@ impl Worker {
                 let vlans = self.vlans_of(index)?.into_iter();
                 datapath.vlans.extend(vlans.map(|(vid, entry)| ((name.clone(), vid), entry)));
             }
+            if self.can_limit() {
+                let limits = tc::of_link(&mut self.netlink, index)?.into_iter();
+                datapath.limits.extend(limits.map(|(way, limit)| ((name.clone(), way), limit)));
+            }
         }
         Ok(datapath)
+    }
+
+    fn can_limit(&self) -> bool {
+        self.capabilities.shaping || self.capabilities.policing
     }
 
     fn vlans_of(&mut self, index: u32) -> Result<Vec<(VlanId, VlanEntry)>, DriverError> {

@@ -4,6 +4,7 @@ use super::{
     decode::{RawLink, decode_default_route},
     netlink::Netlink,
     observe::{dump_links, names},
+    tc,
 };
 use crate::{
     backend::{DriverError, LinkEvent},
@@ -12,8 +13,8 @@ use crate::{
 };
 use netlink_packet_core::NetlinkBuffer;
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
-use std::{collections::HashMap, future::poll_fn, io};
-use tokio::sync::mpsc;
+use std::{collections::HashMap, future::poll_fn, io, time::Duration};
+use tokio::{sync::mpsc, time::Instant};
 
 /// Events that wait for their reader.
 pub const CAPACITY: usize = 4096;
@@ -21,8 +22,10 @@ pub const CAPACITY: usize = 4096;
 const RECEIVE_BUFFER: usize = 8 << 20;
 const DATAGRAM: usize = 64 * 1024;
 const HEADER: usize = 16;
-/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE` as bits of the old form.
-const GROUPS: u32 = 1 << 0 | 1 << 4 | 1 << 6;
+/// Who takes a limit away may be about to put one of its own there, as libvirt is, whose command would find ours again.
+const REST: Duration = Duration::from_secs(2);
+/// `RTNLGRP_LINK`, `RTNLGRP_TC`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE` as bits of the old form.
+const GROUPS: u32 = 1 << 0 | 1 << 3 | 1 << 4 | 1 << 6;
 
 /// Follows links, IPv4 addresses, IPv4 default routes and what others do to nftables in the calling thread's network
 /// namespace, until the receiver is dropped. Events that do not fit into the channel, or that the kernel had no room for, come as one
@@ -40,7 +43,7 @@ pub fn watch_into(events: mpsc::Sender<LinkEvent>) -> Result<(), DriverError> {
     let names = names(&dump_links(&mut Netlink::open()?)?);
     super::watch_tables::watch(events.clone())
         .map_err(|error| DriverError::Netlink(format!("nftables cannot be watched: {error}")))?;
-    tokio::spawn(Watcher { socket, events, names, overrun: false }.run());
+    tokio::spawn(Watcher { socket, events, names, overrun: false, limits: None }.run());
     Ok(())
 }
 
@@ -57,6 +60,8 @@ struct Watcher {
     names: HashMap<u32, IfName>,
     /// An overrun is still to be told; until then nothing else need be.
     overrun: bool,
+    /// Limits that somebody took away are told then.
+    limits: Option<Instant>,
 }
 
 impl Watcher {
@@ -71,6 +76,10 @@ impl Watcher {
                     let Ok(permit) = permit else { return };
                     permit.send(LinkEvent::Overrun);
                     self.overrun = false;
+                }
+                () = tokio::time::sleep_until(self.limits.unwrap_or_else(Instant::now)), if self.limits.is_some() => {
+                    self.limits = None;
+                    self.overrun |= self.events.try_send(LinkEvent::Limits).is_err();
                 }
                 received = poll_fn(|cx| self.socket.poll_recv(cx, &mut buffer)) => match received {
                     // A full buffer may be a message cut short.
@@ -93,6 +102,12 @@ impl Watcher {
             let event = match message.message_type() {
                 libc::RTM_NEWLINK => RawLink::decode(payload).and_then(|link| self.changed(link)),
                 libc::RTM_DELLINK => RawLink::decode(payload).and_then(|link| self.gone(link)),
+                libc::RTM_DELQDISC | libc::RTM_DELTFILTER => {
+                    if tc::concerns_us(payload) {
+                        self.limits = Some(Instant::now() + REST);
+                    }
+                    None
+                }
                 libc::RTM_NEWADDR | libc::RTM_DELADDR => Some(LinkEvent::Layer3),
                 // Other routes concern nobody here, and a router may have a million that change.
                 libc::RTM_NEWROUTE | libc::RTM_DELROUTE => decode_default_route(payload).map(|_| LinkEvent::Layer3),

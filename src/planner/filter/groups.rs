@@ -3,7 +3,7 @@
 
 use super::{
     Guest,
-    program::{REFUSED, TRACKING},
+    program::{REFUSED, TRACKED_STATES, TRACKING},
 };
 use crate::{
     datapath::{Set, Table},
@@ -239,28 +239,21 @@ fn known_addresses(intent: &Intent, port: &Port, network: &Network) -> Vec<IpNet
     all.filter(|net| blocks.iter().any(|block| block.contains(net))).collect()
 }
 
-/// What a port's packets go through: answers first, then what configuration needs, then each group.
+/// What a port's packets go through: answers first, then what configuration needs, then each group. Of a connection
+/// that was refused before, every packet is judged anew: some other port may have opened it since, from its side.
 fn program(groups: &[String], stateful: bool, way: &str) -> String {
     let mut text = String::new();
     if stateful {
         let _ = writeln!(text, "ct state established,related ct mark & {REFUSED} == 0 accept");
-        let _ = writeln!(text, "ct state established,related goto drop_group_{way}");
     }
     // Before `invalid`, which is what the host's own ARP and DHCP answers are: they never meet connection tracking.
     let _ = writeln!(text, "jump config_{way}");
+    let refuse = if stateful { format!("refuse_{way}") } else { format!("drop_group_{way}") };
     if stateful {
         let _ = writeln!(text, "ct state invalid goto drop_invalid_{way}");
-    }
-    let refuse = match (stateful, way) {
-        (true, "in") => "refuse_in".to_owned(),
-        _ => format!("drop_group_{way}"),
-    };
-    if stateful {
-        if way == "in" {
-            let _ = writeln!(text, "ct state new ct mark set ct mark & {}", !REFUSED);
-        }
+        let _ = writeln!(text, "ct state {TRACKED_STATES} ct mark set ct mark & {}", !REFUSED);
         // What was revoked must not come back to life from the other side.
-        let _ = writeln!(text, "tcp flags & (fin | syn | rst | ack) != syn ct state new goto {refuse}");
+        let _ = writeln!(text, "tcp flags & (fin | syn | rst | ack) != syn ct state {TRACKED_STATES} goto {refuse}");
     }
     for group in groups {
         let _ = writeln!(text, "jump {group}");
@@ -306,11 +299,11 @@ fn merged(mut ranges: Vec<(u16, u16)>) -> String {
 }
 
 /// A prefix as nft lists it.
-pub(super) fn plain(net: &IpNet) -> String {
+pub(in crate::planner) fn plain(net: &IpNet) -> String {
     if is_single(net) { net.addr().to_string() } else { net.trunc().to_string() }
 }
 
-pub(super) fn is_single(net: &IpNet) -> bool {
+pub(in crate::planner) fn is_single(net: &IpNet) -> bool {
     net.prefix_len() == net.max_prefix_len()
 }
 

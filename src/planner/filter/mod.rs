@@ -6,13 +6,14 @@
 mod groups;
 mod program;
 
-use super::{Input, Plan, bridge::Placements};
+use super::{Input, Plan, Problem, Subject, bridge::Placements};
 use crate::{
     datapath::{BOUND, Family, Table, link_element, owned_alias},
     intent::{Direction, Network, NetworkId, Port, PortId, Protection, ResourceName, Segment, Subnet},
     net::{IfName, IpNet, MacAddr, VlanId},
 };
-use groups::{Groups, is_single, plain, tracks};
+use groups::{Groups, tracks};
+pub(super) use groups::{is_single, plain};
 use program::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,6 +28,11 @@ pub(super) struct Guest<'a> {
     protection: Protection<'a>,
     /// Nobody knows which addresses are its own: no subnet allots any, and it was given none.
     free: bool,
+}
+
+/// Each reason for which a frame is dropped, with the set of the bridge table that counts them by link.
+pub fn drop_reasons() -> impl Iterator<Item = (String, &'static str)> {
+    program::reasons()
 }
 
 /// Why a port cannot be filtered on this kernel as it asks.
@@ -48,7 +54,13 @@ pub(super) fn plan_filters(input: Input<'_>, placements: &Placements, plan: &mut
     let own: BTreeSet<&IfName> = placements.values().filter(|p| p.own).map(|p| &p.bridge).collect();
     let meta = input.observed.capabilities.nft_bridge_meta;
     let stateful = guests.iter().any(|guest| remembers(input, &guest.protection));
-    let mut table = fixed(meta, stateful);
+    let logs = logs(input);
+    if input.host.log_drops && !logs {
+        let lacking = "dropped frames are not logged ([filter] log_drops): this kernel lacks CONFIG_NFT_LOG or \
+                       CONFIG_NF_LOG_SYSLOG (modules nft_log, nf_log_syslog)";
+        plan.problems.push(Problem::partial(Subject::Host, lacking));
+    }
+    let mut table = fixed(Shape { meta, tracks: stateful, logs });
     if meta {
         let ports = plan.desired.links.iter().filter(|(_, link)| link.master().is_some_and(|m| own.contains(m)));
         insert(&mut table, BOUND, ports.map(|(name, _)| link_element(name)));
@@ -75,7 +87,7 @@ pub(super) fn plan_filters_of(input: Input<'_>, placements: &Placements, ports: 
     let standing = input.observed.datapath.tables.get(&Family::Bridge);
     let tracked = standing.is_some_and(tracks);
     let stateful = tracked || guests.iter().any(|guest| remembers(input, &guest.protection));
-    let mut table = fixed(meta, stateful);
+    let mut table = fixed(Shape { meta, tracks: stateful, logs: logs(input) });
     if meta {
         let links = &input.observed.datapath.links;
         let own = |bridge: &IfName| links.get(bridge).is_some_and(|link| link.is_owned());
@@ -99,6 +111,11 @@ pub(super) fn plan_filters_of(input: Input<'_>, placements: &Placements, ports: 
         add_zones(input, placements, &guests, plan, &mut table);
     }
     plan.desired.tables.insert(Family::Bridge, table);
+}
+
+/// Whether drops are told, and can be.
+fn logs(input: Input<'_>) -> bool {
+    input.host.log_drops && input.observed.capabilities.nft_log
 }
 
 fn all_guests<'a>(input: Input<'a>, plan: &Plan) -> Vec<Guest<'a>> {
@@ -132,6 +149,11 @@ fn add_guest<'a>(guest: &Guest<'a>, groups: &mut Groups<'a>, table: &mut Table) 
     let tap = link_element(guest.tap);
     if guest.protection.isolated {
         insert(table, ISOLATED, [tap.clone()]);
+    }
+    if let Some(dscp) = guest.port.security.qos.dscp {
+        let chain = format!("dscp_{dscp}");
+        insert(table, MARKS, [format!("{tap} : goto {chain}")]);
+        table.chains.entry(chain).or_insert_with(|| marking(dscp).into());
     }
     if !guest.protection.port_security {
         return;

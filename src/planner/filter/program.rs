@@ -28,6 +28,8 @@ pub(super) const RS_MACS: &str = "rs_macs";
 /// Which groups' program a port has, by direction.
 pub(super) const OUT: &str = "out";
 pub(super) const IN: &str = "in";
+/// Which DSCP a port's packets get.
+pub(super) const MARKS: &str = "marks";
 /// Connection tracking.
 pub(super) const TRACKED: &str = "tracked";
 pub(super) const HOST_MACS: &str = "host_macs";
@@ -36,7 +38,7 @@ pub(super) const VLAN_ZONES: &str = "vlan_zones";
 /// The chain that is there where connections are tracked.
 pub(super) const TRACKING: &str = "tracking";
 
-const SETS: [(&str, &str); 17] = [
+const SETS: [(&str, &str); 18] = [
     (BRIDGES, "set type ifname"),
     (BOUND, "set type ifname"),
     (SECURED, "set type ifname"),
@@ -54,6 +56,7 @@ const SETS: [(&str, &str); 17] = [
     (RS_MACS, "set typeof iifname . @th,80,48"),
     (OUT, "map type ifname : verdict"),
     (IN, "map type ifname : verdict"),
+    (MARKS, "map type ifname : verdict"),
 ];
 
 const TRACKING_SETS: [(&str, &str); 4] = [
@@ -85,6 +88,11 @@ const SENT_REASONS: [&str; 17] = [
 ];
 /// Likewise for a frame to a guest.
 const RECEIVED_REASONS: [&str; 3] = ["foreign", "invalid_in", "group_in"];
+
+/// Each reason for which a frame is dropped, with the set of the bridge table that counts them by link.
+pub(super) fn reasons() -> impl Iterator<Item = (String, &'static str)> {
+    SENT_REASONS.iter().chain(&RECEIVED_REASONS).map(|reason| (format!("drops_{reason}"), *reason))
+}
 
 /// Before connection tracking, whose entries a spoofed packet must not make.
 const SOURCES: &str = "\
@@ -170,6 +178,11 @@ meta protocol ip6 ip6 length 8 return
 meta protocol ip6 ip6 length 16 @th,64,16 0x0101 iifname . @th,80,48 @rs_macs return
 goto drop_nd";
 
+/// What is written into what ports send, once it is known whose it is.
+const MARKING: &str = "\
+type filter hook prerouting priority -340; policy accept;
+iifname vmap @marks";
+
 /// What stays on a bridge is tracked in its network's zone; what is for the host in zone 0, where the host's own stack
 /// has it too; what goes to many is not tracked.
 const TRACKING_RULES: &str = "\
@@ -201,6 +214,9 @@ oifname vmap @in";
 /// it, so that the connection is known though nothing of it arrived, and the guest's answer would pass as one.
 pub(super) const REFUSED: u32 = 0x8000_0000;
 
+/// What has a connection that can bear a mark.
+pub(super) const TRACKED_STATES: &str = "established,related,new";
+
 /// What a guest must be able to say to have addresses at all, whatever its groups.
 const CONFIG_OUT: &str = "\
 meta protocol { arp, 0x8035 } accept
@@ -217,7 +233,7 @@ meta protocol ip ip protocol igmp accept
 meta protocol ip6 meta l4proto ipv6-icmp icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, 130, 131, 132, 143 } accept
 meta protocol ip6 udp sport 547 udp dport 546 accept";
 
-const CHAINS: [(&str, &str); 16] = [
+const CHAINS: [(&str, &str); 17] = [
     ("sources", SOURCES),
     ("antispoof", ANTISPOOF),
     ("storms", STORMS),
@@ -227,6 +243,7 @@ const CHAINS: [(&str, &str); 16] = [
     ("fragment6", FRAGMENT6),
     ("spoof_nd", SPOOF_ND),
     ("spoof_rs", SPOOF_RS),
+    ("marking", MARKING),
     ("egress", EGRESS),
     ("isolation", ISOLATION),
     ("ingress", INGRESS),
@@ -244,8 +261,22 @@ const CHAINS: [(&str, &str); 16] = [
     ),
 ];
 
-/// The table as it is without ports. `meta`: the kernel has nft's bridge meta; `tracks`: some port's groups are stateful.
-pub(super) fn fixed(meta: bool, tracks: bool) -> Table {
+/// What is dropped and told goes through here: of what is too much, nothing is told. One for the whole host.
+const LOG_RATE: &str = "limit rate over 10/second burst 20 packets drop";
+
+/// What the table's fixed part depends on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    /// The kernel has nft's bridge meta.
+    pub meta: bool,
+    /// Some port's groups are stateful.
+    pub tracks: bool,
+    /// Drops are written into the kernel's log.
+    pub logs: bool,
+}
+
+/// The table as it is without ports.
+pub(super) fn fixed(Shape { meta, tracks, logs }: Shape) -> Table {
     let mut table = Table::default();
     let tracking_sets = TRACKING_SETS.iter().filter(|_| tracks);
     for (name, spec) in SETS.iter().chain(tracking_sets) {
@@ -258,18 +289,32 @@ pub(super) fn fixed(meta: bool, tracks: bool) -> Table {
     let chains = CHAINS.iter().filter(|(name, _)| meta || !name.starts_with("unbound_"));
     table.chains.extend(chains.map(|(name, rules)| ((*name).to_owned(), Text::from(*rules))));
     if tracks {
-        let refuse = format!("ct state new ct mark set ct mark | {REFUSED:#x}\ngoto drop_group_in");
-        table.chains.insert("refuse_in".to_owned(), refuse.into());
+        for way in ["in", "out"] {
+            let refuse = format!("ct state {TRACKED_STATES} ct mark set ct mark | {REFUSED:#x}\ngoto drop_group_{way}");
+            table.chains.insert(format!("refuse_{way}"), refuse.into());
+        }
         table.chains.insert(TRACKING.to_owned(), TRACKING_RULES.into());
+    }
+    if logs {
+        table.chains.insert("log_rate".to_owned(), LOG_RATE.into());
     }
     let sent = SENT_REASONS.iter().map(|reason| (reason, "iifname"));
     for (reason, link) in sent.chain(RECEIVED_REASONS.iter().map(|reason| (reason, "oifname"))) {
         let spec = "set type ifname; size 65536; flags dynamic";
         table.sets.insert(format!("drops_{reason}"), Set::new(spec, BTreeSet::new()));
-        let rules = format!("update @drops_{reason} {{ {link} counter }}\ndrop");
+        let told = match logs {
+            true => format!("jump log_rate\nlog prefix \"vmfabric drop {reason}: \" level info\n"),
+            false => String::new(),
+        };
+        let rules = format!("update @drops_{reason} {{ {link} counter }}\n{told}drop");
         table.chains.insert(format!("drop_{reason}"), rules.into());
     }
     table
+}
+
+/// The rules that write a DSCP (RFC 2474); what tells of congestion beside it stays.
+pub(super) fn marking(dscp: u8) -> String {
+    format!("meta protocol ip ip dscp set {dscp}\nmeta protocol ip6 ip6 dscp set {dscp}")
 }
 
 #[cfg(test)]

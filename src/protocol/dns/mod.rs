@@ -18,7 +18,7 @@ mod writer;
 mod zone;
 
 pub use cache::Budget;
-pub use engine::{Client, Engine, Failure, Flight, MAX_WAITING_PER_CLIENT, STALE_AFTER, Verdict};
+pub use engine::{Client, DnsStats, Engine, Failure, Flight, MAX_WAITING_PER_CLIENT, STALE_AFTER, Verdict};
 pub use local::{Policy, Routes, View, hidden_key, hides};
 pub use query::Query;
 pub use upstream::{Ask, Reply, classify, is_readable, is_refusal};

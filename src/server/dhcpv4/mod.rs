@@ -107,6 +107,21 @@ pub struct DhcpServer {
     task: JoinHandle<()>,
 }
 
+/// What a server did, while it runs.
+#[derive(Debug, Clone)]
+pub struct DhcpMeter(mpsc::WeakSender<Command>);
+
+impl DhcpMeter {
+    /// As [`DhcpServer::stats`].
+    pub async fn stats(&self) -> Result<(Stats, u64), Stopped> {
+        let commands = self.0.upgrade().ok_or(Stopped)?;
+        let (answer, stats) = oneshot::channel();
+        commands.send(Command::Stats(answer)).await.map_err(|_| Stopped)?;
+        drop(commands);
+        stats.await.map_err(|_| Stopped)
+    }
+}
+
 impl DhcpServer {
     /// Opens the sockets in the calling thread's network namespace, takes up the leases that the store has of this
     /// network, and serves from a task of the calling runtime.
@@ -132,9 +147,12 @@ impl DhcpServer {
 
     /// What the engine did, and how many packets were dropped since their port sent too many.
     pub async fn stats(&self) -> Result<(Stats, u64), Stopped> {
-        let (answer, stats) = oneshot::channel();
-        self.commands.send(Command::Stats(answer)).await.map_err(|_| Stopped)?;
-        stats.await.map_err(|_| Stopped)
+        self.meter().stats().await
+    }
+
+    /// For whoever asks after the server.
+    pub fn meter(&self) -> DhcpMeter {
+        DhcpMeter(self.commands.downgrade())
     }
 
     /// Takes in no more packets, waits a few seconds for the leases on their way to the disk, and closes the sockets.

@@ -18,14 +18,15 @@ pub use upstream::{UpstreamSource, Upstreams};
 
 use crate::{
     net::IfName,
-    protocol::dns::{Budget, Policy},
+    protocol::dns::{Budget, DnsStats, Policy},
+    server::Histogram,
 };
 use limit::Limit;
 use service::Service;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 use tokio::{
     runtime::{Builder, Handle},
@@ -122,6 +123,25 @@ impl ServeError {
     }
 }
 
+/// How long answers took.
+#[derive(Debug, Clone, Default)]
+pub struct Took {
+    /// Those that were given at once.
+    pub here: Histogram,
+    /// Those that upstream resolvers were asked for.
+    pub upstream: Histogram,
+}
+
+/// What a server did, while it runs.
+#[derive(Debug, Clone)]
+pub struct DnsMeter(Weak<Service>);
+
+impl DnsMeter {
+    pub fn read(&self) -> Option<(DnsStats, Took)> {
+        self.0.upgrade().map(|service| service.read())
+    }
+}
+
 /// One network's DNS server. Dropping it stops it too, but only [`DnsServer::stop`] says when the port is free.
 #[derive(Debug)]
 pub struct DnsServer {
@@ -179,6 +199,11 @@ impl DnsServer {
     /// The sockets' own addresses.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// For whoever asks after the server.
+    pub fn meter(&self) -> DnsMeter {
+        DnsMeter(Arc::downgrade(&self.service))
     }
 
     /// Stops answering; the port is free when it returns.

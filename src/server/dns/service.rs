@@ -1,9 +1,9 @@
 //! One network's engine, among the sockets of its listeners and the upstream resolvers.
 
-use super::{DnsScope, DnsShared, udp::Batches, upstream::ForwardError};
+use super::{DnsScope, DnsShared, Took, udp::Batches, upstream::ForwardError};
 use crate::{
     ffi::{datagrams::Batch, packet::WatchedSocket},
-    protocol::dns::{Client, Engine, Failure, Flight, STALE_AFTER, SharedZone, Verdict, View},
+    protocol::dns::{Client, DnsStats, Engine, Failure, Flight, STALE_AFTER, SharedZone, Verdict, View},
 };
 use std::{
     net::SocketAddr,
@@ -34,6 +34,7 @@ pub(super) struct Service {
     /// The upstreams' [`changes`](super::Upstreams::changes) that the engine's memory is from.
     known: AtomicU64,
     epoch: Instant,
+    took: Mutex<Took>,
 }
 
 impl Service {
@@ -41,7 +42,7 @@ impl Service {
         let engine = Mutex::new(Engine::new(shared.budget.clone()));
         let known = AtomicU64::new(shared.upstreams.changes());
         let scope = RwLock::new(Arc::new(scope));
-        Arc::new(Self { zone, scope, engine, shared, known, epoch: Instant::now() })
+        Arc::new(Self { zone, scope, engine, shared, known, epoch: Instant::now(), took: Mutex::default() })
     }
 
     pub fn set_scope(&self, scope: DnsScope) {
@@ -55,6 +56,10 @@ impl Service {
         if other_answers {
             self.engine().forget();
         }
+    }
+
+    pub fn read(&self) -> (DnsStats, Took) {
+        (self.engine().stats(), self.took().clone())
     }
 
     pub fn batches(&self) -> Arc<Batches> {
@@ -72,6 +77,7 @@ impl Service {
     /// Answers the datagrams of a batch, or begins to. `backlog`: more of them wait.
     pub fn take_batch(self: &Arc<Self>, socket: &Arc<WatchedSocket>, batch: &mut Batch, count: usize, backlog: bool) {
         self.follow_upstreams();
+        let (began, mut at_once) = (Instant::now(), 0);
         let mut flights = Vec::new();
         {
             let scope = self.scope();
@@ -87,13 +93,19 @@ impl Service {
                 }
                 let reply = || ReplyTo::Udp(Arc::downgrade(socket), from);
                 match engine.query(now, &view, Client { address, udp: true }, message, answer, reply) {
-                    Verdict::Answer => batch.answer(at),
+                    Verdict::Answer => {
+                        batch.answer(at);
+                        at_once += 1;
+                    }
                     Verdict::Ask(flight) => flights.push(flight),
                     Verdict::Drop | Verdict::Wait => {}
                 }
             }
         }
         batch.send(socket.socket().as_fd());
+        if at_once > 0 {
+            self.took().here.observe_many(began.elapsed(), at_once);
+        }
         for flight in flights {
             tokio::spawn(Arc::clone(self).fly(*flight));
         }
@@ -128,7 +140,7 @@ impl Service {
 
     /// Asks the upstreams, and tells all who wait.
     async fn fly(self: Arc<Self>, flight: Flight) {
-        let Flight { key, ask, servers } = flight;
+        let (Flight { key, ask, servers }, began) = (flight, Instant::now());
         let asked = self.shared.upstreams.ask(&ask, servers.as_deref());
         tokio::pin!(asked);
         let stale_after = tokio::time::sleep(STALE_AFTER);
@@ -151,6 +163,7 @@ impl Service {
         let scope = self.scope();
         let now = self.now();
         self.engine().answered(now, &scope.policy, &key, answer.as_deref().map_err(|failure| *failure), send);
+        self.took().upstream.observe(began.elapsed());
     }
 
     fn scope(&self) -> Arc<DnsScope> {
@@ -159,6 +172,10 @@ impl Service {
 
     fn engine(&self) -> MutexGuard<'_, Engine<ReplyTo>> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn took(&self) -> MutexGuard<'_, Took> {
+        self.took.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Never zero, so that "never" can be.

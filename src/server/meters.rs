@@ -1,0 +1,63 @@
+//! What the servers of all networks have done, for whoever asks: beside the loop, which starts and stops them.
+
+use super::{
+    dhcpv4::DhcpMeter,
+    dns::{DnsMeter, Took},
+};
+use crate::protocol::{dhcpv4, dns::DnsStats};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// How long a server may take to tell.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The servers that run, by network.
+#[derive(Debug, Default)]
+pub struct Meters(Mutex<BTreeMap<Uuid, NetworkMeters>>);
+
+#[derive(Debug, Clone, Default)]
+pub struct NetworkMeters {
+    pub dhcp: Option<DhcpMeter>,
+    pub dns: Option<DnsMeter>,
+}
+
+/// What one network's servers did since they were started.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// With how many packets were left unread, as their port sent too many.
+    pub dhcp: Option<(dhcpv4::Stats, u64)>,
+    pub dns: Option<(DnsStats, Took)>,
+}
+
+impl Meters {
+    pub fn set(&self, network: Uuid, meters: NetworkMeters) {
+        match meters.dhcp.is_some() || meters.dns.is_some() {
+            true => drop(self.all().insert(network, meters)),
+            false => drop(self.all().remove(&network)),
+        }
+    }
+
+    /// Of all; a server that does not answer in time is left out.
+    pub async fn read(&self) -> BTreeMap<Uuid, Reading> {
+        let all = self.all().clone();
+        let mut readings = BTreeMap::new();
+        for (network, meters) in all {
+            let dhcp = match meters.dhcp {
+                Some(dhcp) => timeout(PATIENCE, dhcp.stats()).await.ok().and_then(Result::ok),
+                None => None,
+            };
+            let dns = meters.dns.and_then(|dns| dns.read());
+            readings.insert(network, Reading { dhcp, dns });
+        }
+        readings
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<Uuid, NetworkMeters>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
