@@ -44,7 +44,7 @@ pub async fn run(logs: Logs, client: Option<&Client>, json: bool) -> Result<Exit
 /// The ports that are meant: of that name, or of the guest of that name.
 async fn ports(client: &Client, name: &str) -> Result<Vec<PortInfo>, CliError> {
     let bus = fdo::DBusProxy::new(&client.bus).await?;
-    if !bus.name_has_owner(BUS_NAME.try_into().map_err(zbus::Error::from)?).await? {
+    if !bus.name_has_owner(BUS_NAME.try_into()?).await? {
         return Ok(Vec::new());
     }
     let inventory = client.inventory().await?;

@@ -97,7 +97,7 @@ pub async fn run(client: Result<&Client, &CliError>, out: &mut Output) -> Result
 /// Without starting it: the bus would.
 async fn ask(client: &Client) -> Result<Option<Told>, CliError> {
     let bus = fdo::DBusProxy::new(&client.bus).await?;
-    if !bus.name_has_owner(BUS_NAME.try_into().map_err(zbus::Error::from)?).await? {
+    if !bus.name_has_owner(BUS_NAME.try_into()?).await? {
         return Ok(None);
     }
     let (info, _) = client.status().await?;
