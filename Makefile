@@ -15,6 +15,9 @@ POLKITACTIONDIR ?= $(PREFIX)/share/polkit-1/actions
 NMCONFDIR ?= $(PREFIX)/lib/NetworkManager/conf.d
 SYSTEMDNETWORKDIR ?= $(PREFIX)/lib/systemd/network
 FIREWALLDDIR ?= $(PREFIX)/lib/firewalld
+BASHCOMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHCOMPLETIONDIR ?= $(PREFIX)/share/zsh/vendor-completions
+FISHCOMPLETIONDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 MANDIR ?= $(PREFIX)/share/man
 DESTDIR ?=
 
@@ -140,6 +143,9 @@ install: ## copy what was built to DESTDIR/PREFIX (PREFIX=/usr: libvirt, D-Bus a
 	$(INSTALL) -D -m 644 packaging/firewalld/policy.xml $(DESTDIR)$(FIREWALLDDIR)/policies/vmfabric-in.xml
 	$(foreach f,$(MANPAGES),{ $(INSTALL) -d $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(f))) && gzip -9n <$(f) \
 	  >$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(f)))/$(notdir $(f)).gz; } &&) :
+	$(INSTALL) -D -m 644 packaging/completions/vmfabric.bash $(DESTDIR)$(BASHCOMPLETIONDIR)/vmfabric
+	$(INSTALL) -D -m 644 packaging/completions/_vmfabric $(DESTDIR)$(ZSHCOMPLETIONDIR)/_vmfabric
+	$(INSTALL) -D -m 644 packaging/completions/vmfabric.fish $(DESTDIR)$(FISHCOMPLETIONDIR)/vmfabric.fish
 	$(call install_with_paths,755,packaging/hooks/qemu,$(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/qemu.d/vmfabric)
 	$(call install_with_paths,755,packaging/hooks/network,$(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/network.d/vmfabric)
 	$(foreach f,$(wildcard packaging/vmfabricd.toml),\
@@ -157,6 +163,7 @@ uninstall: ## remove what `install` put there; state in /var/lib/vmfabric and th
 	rm -f $(addprefix $(DESTDIR)$(NMCONFDIR)/,$(notdir $(wildcard packaging/NetworkManager/*.conf)))
 	rm -f $(addprefix $(DESTDIR)$(SYSTEMDNETWORKDIR)/,$(notdir $(wildcard packaging/systemd-networkd/*)))
 	rm -f $(DESTDIR)$(FIREWALLDDIR)/zones/vmfabric.xml $(DESTDIR)$(FIREWALLDDIR)/policies/vmfabric-in.xml
+	rm -f $(DESTDIR)$(BASHCOMPLETIONDIR)/vmfabric $(DESTDIR)$(ZSHCOMPLETIONDIR)/_vmfabric $(DESTDIR)$(FISHCOMPLETIONDIR)/vmfabric.fish
 	rm -f $(foreach f,$(MANPAGES),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(f)))/$(notdir $(f)).gz)
 
 fmt: ## format the source

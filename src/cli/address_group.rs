@@ -9,6 +9,7 @@ use crate::{
     intent::{RemoteDraft, ResourceName},
 };
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use serde::Serialize;
 
 #[derive(Debug, Subcommand)]
@@ -21,6 +22,7 @@ pub enum AddressGroupCommand {
     /// Show all of a group
     Show {
         /// Name or id
+        #[arg(add = ArgValueCompleter::new(super::complete::address_groups))]
         name: String,
     },
     /// Change fields: description=…; KEY= takes the default back
@@ -28,6 +30,7 @@ pub enum AddressGroupCommand {
     /// Fields: name, description.
     Set {
         /// Name or id
+        #[arg(add = ArgValueCompleter::new(super::complete::address_groups))]
         name: String,
         #[arg(required = true, value_name = "KEY=VALUE")]
         fields: Vec<String>,
@@ -35,6 +38,7 @@ pub enum AddressGroupCommand {
     /// Add addresses and prefixes; rules that name the group follow at once
     Add {
         /// Name or id
+        #[arg(add = ArgValueCompleter::new(super::complete::address_groups))]
         name: String,
         #[arg(required = true)]
         addresses: Vec<String>,
@@ -42,6 +46,7 @@ pub enum AddressGroupCommand {
     /// Remove addresses and prefixes
     Remove {
         /// Name or id
+        #[arg(add = ArgValueCompleter::new(super::complete::address_groups))]
         name: String,
         #[arg(required = true)]
         addresses: Vec<String>,
@@ -50,7 +55,7 @@ pub enum AddressGroupCommand {
     #[command(visible_alias = "rm")]
     Delete {
         /// Names or ids
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCompleter::new(super::complete::address_groups))]
         names: Vec<String>,
     },
 }

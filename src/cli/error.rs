@@ -8,14 +8,14 @@ use zbus::fdo;
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done; status: all is well; plan: nothing to do
-  1  failed
+  1  failed; doctor: something is wrong
   2  wrong usage, or a value that is not valid
   3  there is no such network, subnet or port
   4  in conflict with what is there, in use, or no address free
   5  not authorized
   6  vmfabricd cannot be reached
   7  status: degraded
-  8  plan: there are changes to make
+  8  plan, apply --dry-run: there are changes to make
   9  trace: the packet does not pass";
 
 pub const DEGRADED: u8 = 7;

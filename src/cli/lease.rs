@@ -1,6 +1,7 @@
 use super::{CliError, Output, client::Client, opt, time::left};
 use crate::dbus;
 use clap::Subcommand;
+use clap_complete::engine::ArgValueCompleter;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -10,6 +11,7 @@ pub enum LeaseCommand {
     #[command(visible_alias = "ls")]
     List {
         /// Of this network only
+        #[arg(add = ArgValueCompleter::new(super::complete::networks))]
         network: Option<String>,
     },
 }

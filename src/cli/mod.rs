@@ -5,7 +5,11 @@
 
 mod address_group;
 mod agent;
+mod apply;
 mod client;
+mod complete;
+mod doctor;
+mod document_text;
 mod domain;
 mod error;
 mod explain;
@@ -13,10 +17,12 @@ mod field;
 mod import;
 mod lease;
 mod log_level;
+mod logs;
 mod network;
 mod output;
 mod plan;
 mod port;
+mod progress;
 mod record;
 mod security;
 mod security_group;
@@ -25,13 +31,15 @@ mod subnet;
 #[cfg(test)]
 mod tests;
 mod time;
+mod topology;
 mod trace;
 mod watch;
 
 pub use error::CliError;
 pub use output::Output;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use client::Client;
 use std::process::ExitCode;
 
@@ -73,15 +81,26 @@ enum Command {
     /// DHCP leases
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
+    /// Make networks, subnets, ports and groups what a document says, all of it or nothing; shows what changes first
+    Apply(apply::Apply),
+    /// Print all that people want of this host as a document for apply
+    Export(apply::Export),
     /// Show what vmfabricd would change on this host now, without changing it
     Plan,
+    /// Show what hangs on what: physical networks, bridges, VLANs, networks, guests, addresses
+    Topology(topology::Topology),
+    /// Look for what is wrong with this host, and say how to mend it; works without vmfabricd too
+    Doctor,
     /// Show what a port may send and receive, and which security group allows it
     Explain {
         /// Name, id or MAC address
+        #[arg(add = ArgValueCompleter::new(complete::ports))]
         port: String,
     },
     /// Follow a packet through VLANs, port security, security groups, routing and NAT, and show what stops it
     Trace(trace::TraceCommand),
+    /// Show what vmfabricd logged of a port or a guest
+    Logs(logs::Logs),
     /// Print changes as they come, until interrupted
     Watch,
     /// Show or set what vmfabricd logs: error, warn, info, debug or trace
@@ -100,8 +119,13 @@ impl Command {
             Command::Record(command) => command.mutates(),
             Command::ImportLibvirt(_) => true,
             Command::LogLevel { level } => level.is_some(),
+            Command::Apply(apply) => !apply.dry_run,
             Command::Status
             | Command::Lease(_)
+            | Command::Export(_)
+            | Command::Topology(_)
+            | Command::Doctor
+            | Command::Logs(_)
             | Command::Plan
             | Command::Explain { .. }
             | Command::Trace(_)
@@ -112,6 +136,8 @@ impl Command {
 
 /// The command's whole life.
 pub fn main() -> ExitCode {
+    // Where a shell asks for completions, they are printed, and that is all.
+    clap_complete::CompleteEnv::with_factory(Arguments::command).bin("vmfabric").completer("vmfabric").complete();
     let arguments = Arguments::parse();
     let mut out = Output::stdout(arguments.json);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -122,7 +148,17 @@ pub fn main() -> ExitCode {
         }
     };
     let _agent = if arguments.command.mutates() { agent::Agent::start() } else { None };
-    let result = runtime.block_on(async { run(arguments, &Client::connect().await?, &mut out).await });
+    let result = runtime.block_on(async {
+        match (Client::connect().await, &arguments.command) {
+            (Ok(client), _) => run(arguments, &client, &mut out).await,
+            (Err(error), Command::Doctor) => doctor::run(Err(&error), &mut out).await,
+            (Err(error), _) => match arguments.command {
+                Command::Logs(command) => logs::run(command, None, out.json).await,
+                // Without a bus too.
+                _ => Err(error),
+            },
+        }
+    });
     result.unwrap_or_else(|error| {
         let code = error.exit_code();
         if code != ExitCode::SUCCESS {
@@ -135,6 +171,11 @@ pub fn main() -> ExitCode {
 async fn run(arguments: Arguments, client: &Client, out: &mut Output) -> Result<ExitCode, CliError> {
     match arguments.command {
         Command::Status => return status::run(client, out).await,
+        Command::Apply(command) => return apply::run(command, client, out).await,
+        Command::Doctor => return doctor::run(Ok(client), out).await,
+        Command::Logs(command) => return logs::run(command, Some(client), out.json).await,
+        Command::Topology(command) => topology::run(command, client, out).await?,
+        Command::Export(command) => apply::export(command, client, out).await?,
         Command::Plan => return plan::run(client, out).await,
         Command::Trace(command) => return trace::run(command, client, out).await,
         Command::Explain { port } => explain::run(&port, client, out).await?,

@@ -12,6 +12,7 @@ use crate::{
     net::{BootRule, DhcpOption, DnsForwarder, DomainName, VlanId},
 };
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use serde::Serialize;
 
 #[derive(Debug, Subcommand)]
@@ -22,7 +23,10 @@ pub enum NetworkCommand {
     #[command(visible_alias = "ls")]
     List,
     /// Show all of a network, with its problems
-    Show { name: String },
+    Show {
+        #[arg(add = ArgValueCompleter::new(super::complete::networks))]
+        name: String,
+    },
     /// Change fields: mtu=1450 domain=lab.internal; KEY= takes the default back
     ///
     /// Fields: name, physical, vlan, mtu, domain, port-security, security-group, isolated, dhcp-option, boot;
@@ -30,6 +34,7 @@ pub enum NetworkCommand {
     /// see this one's names), forward-unknown=yes (names in the domain that nobody has are asked of others). Several
     /// values of one field are separated by commas, DHCP options by semicolons.
     Set {
+        #[arg(add = ArgValueCompleter::new(super::complete::networks))]
         name: String,
         #[arg(
             value_name = "KEY=VALUE",
@@ -42,7 +47,7 @@ pub enum NetworkCommand {
     /// Delete networks with their subnets and ports
     #[command(visible_alias = "rm")]
     Delete {
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCompleter::new(super::complete::networks))]
         names: Vec<String>,
     },
 }

@@ -95,6 +95,11 @@ impl Output {
         Ok(())
     }
 
+    /// Text in an ANSI colour, on a terminal.
+    pub fn tinted(&self, colour: u8, text: &str) -> String {
+        if self.colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
     /// States in the colours that people expect.
     fn coloured(&self, text: &str) -> String {
         let colour = match text {
@@ -103,7 +108,7 @@ impl Output {
             "error" | "degraded" | "disconnected" => 31,
             _ => return text.to_owned(),
         };
-        if self.colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+        self.tinted(colour, text)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     net::{BootRule, ClientId, DhcpOption, DnsLabel, MacAddr, VlanId},
 };
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -24,11 +25,13 @@ pub enum PortCommand {
     #[command(visible_alias = "ls")]
     List {
         /// Of this network only
+        #[arg(add = ArgValueCompleter::new(super::complete::networks))]
         network: Option<String>,
     },
     /// Show all of a port, with its problems
     Show {
         /// Name, id or MAC address
+        #[arg(add = ArgValueCompleter::new(super::complete::ports))]
         name: String,
     },
     /// Change fields: address=10.0.0.9 dns-name=web; KEY= takes the default back
@@ -38,6 +41,7 @@ pub enum PortCommand {
     /// field are separated by commas, DHCP options by semicolons.
     Set {
         /// Name, id or MAC address
+        #[arg(add = ArgValueCompleter::new(super::complete::ports))]
         name: String,
         #[arg(
             value_name = "KEY=VALUE",
@@ -56,7 +60,7 @@ pub enum PortCommand {
     #[command(visible_alias = "rm")]
     Delete {
         /// Names, ids or MAC addresses
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCompleter::new(super::complete::ports))]
         names: Vec<String>,
     },
 }
@@ -70,6 +74,7 @@ impl PortCommand {
 #[derive(Debug, Args)]
 pub struct Create {
     /// Name or id of the network
+    #[arg(add = ArgValueCompleter::new(super::complete::networks))]
     network: String,
     #[arg(long)]
     name: Option<ResourceName>,

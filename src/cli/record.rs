@@ -7,6 +7,7 @@ use crate::{
     net::{DnsRecord, RecordData, RecordName},
 };
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use serde::Serialize;
 
 #[derive(Debug, Subcommand)]
@@ -17,11 +18,13 @@ pub enum RecordCommand {
     #[command(visible_alias = "ls")]
     List {
         /// Of this network only
+        #[arg(add = ArgValueCompleter::new(super::complete::networks))]
         network: Option<String>,
     },
     /// Delete a name's records: all, or those of a type, or one
     #[command(visible_alias = "rm")]
     Delete {
+        #[arg(add = ArgValueCompleter::new(super::complete::networks))]
         network: String,
         name: RecordName,
         #[arg(value_name = "TYPE")]
@@ -39,6 +42,7 @@ impl RecordCommand {
 
 #[derive(Debug, Args)]
 pub struct Create {
+    #[arg(add = ArgValueCompleter::new(super::complete::networks))]
     network: String,
     /// Below the network's domain; @ is the domain itself, *.NAME all that is not there
     name: RecordName,

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::dbus::parse_path;
 use clap::{Args, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
 use serde::Serialize;
 use zbus::OwnedObjectPath;
 
@@ -22,7 +23,7 @@ pub struct SecurityOptions {
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     port_security: Option<OnOff>,
     /// Security group, by name or id; may be repeated
-    #[arg(long = "security-group", value_name = "NAME")]
+    #[arg(long = "security-group", value_name = "NAME", add = ArgValueCompleter::new(super::complete::security_groups))]
     security_groups: Vec<String>,
     /// No security group: a network's ports are not filtered by groups; a port may do nothing but get its address
     #[arg(long, conflicts_with = "security_groups")]

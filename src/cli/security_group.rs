@@ -9,6 +9,7 @@ use crate::{
     intent::{RemoteDraft, ResourceName, RuleDraft},
 };
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -23,6 +24,7 @@ pub enum SecurityGroupCommand {
     /// Show all of a group: its rules, and who has it
     Show {
         /// Name or id
+        #[arg(add = ArgValueCompleter::new(super::complete::security_groups))]
         name: String,
     },
     /// Change fields: description=… stateful=no; KEY= takes the default back
@@ -30,6 +32,7 @@ pub enum SecurityGroupCommand {
     /// Fields: name, description, stateful.
     Set {
         /// Name or id
+        #[arg(add = ArgValueCompleter::new(super::complete::security_groups))]
         name: String,
         #[arg(required = true, value_name = "KEY=VALUE")]
         fields: Vec<String>,
@@ -38,7 +41,7 @@ pub enum SecurityGroupCommand {
     #[command(visible_alias = "rm")]
     Delete {
         /// Names or ids
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCompleter::new(super::complete::security_groups))]
         names: Vec<String>,
     },
     /// Add and remove rules
@@ -62,6 +65,7 @@ pub enum RuleCommand {
     #[command(verbatim_doc_comment)]
     Add {
         /// Name or id of the group
+        #[arg(add = ArgValueCompleter::new(super::complete::security_groups))]
         group: String,
         #[arg(required = true)]
         rule: Vec<String>,
@@ -72,6 +76,7 @@ pub enum RuleCommand {
     #[command(visible_alias = "rm")]
     Remove {
         /// Name or id of the group
+        #[arg(add = ArgValueCompleter::new(super::complete::security_groups))]
         group: String,
         #[arg(required = true)]
         rule: Vec<String>,

@@ -10,6 +10,7 @@ use crate::{
     net::{AddressRange, BootRule, DhcpOption, IpNet, Ipv6Net},
 };
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use serde::Serialize;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -21,16 +22,21 @@ pub enum SubnetCommand {
     #[command(visible_alias = "ls")]
     List {
         /// Of this network only
+        #[arg(add = ArgValueCompleter::new(super::complete::networks))]
         network: Option<String>,
     },
     /// Show all of a subnet, with its problems
-    Show { name: String },
+    Show {
+        #[arg(add = ArgValueCompleter::new(super::complete::subnets))]
+        name: String,
+    },
     /// Change fields: dhcp=no dns=10.0.0.53,10.0.0.54; KEY= takes the default back
     ///
     /// Fields: name, cidr, gateway, host-address, pool, dhcp, dns, route, forward, lease-time, dhcp-option, boot, relay,
     /// ipv6-mode, pd-block, pd-length, ntp.
     /// Several values of one field are separated by commas, DHCP options by semicolons.
     Set {
+        #[arg(add = ArgValueCompleter::new(super::complete::subnets))]
         name: String,
         #[arg(required = true, value_name = "KEY=VALUE")]
         fields: Vec<String>,
@@ -38,7 +44,7 @@ pub enum SubnetCommand {
     /// Delete subnets; ports lose their addresses in them
     #[command(visible_alias = "rm")]
     Delete {
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCompleter::new(super::complete::subnets))]
         names: Vec<String>,
     },
 }
@@ -52,6 +58,7 @@ impl SubnetCommand {
 #[derive(Debug, Args)]
 pub struct Create {
     /// Name or id of the network
+    #[arg(add = ArgValueCompleter::new(super::complete::networks))]
     network: String,
     /// The block, 10.0.0.0/24 or 2001:db8:7::/64 say
     cidr: IpNet,

@@ -130,6 +130,74 @@ async fn records() {
 }
 
 #[tokio::test]
+async fn documents() {
+    let bench = Bench::start().await;
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = folder.path().join("lab.yaml");
+    let file = file.to_str().expect("UTF-8");
+    std::fs::write(
+        file,
+        "networks:\n- name: lab\n  dns_records: [www A 10.7.0.9]\nsubnets:\n- {network: lab, cidr: 10.7.0.0/24, forward: nat}\n\
+         ports:\n- name: db\n  network: lab\n  mac: 52:54:00:00:00:01\n  addresses: [10.7.0.50]\n",
+    )
+    .expect("written");
+    let (code, shown) = vmfabric(&bench, &format!("apply -f {file} --dry-run")).await.expect("valid");
+    assert_eq!(code, ExitCode::from(8));
+    for line in ["+ network lab", "+ port db", "    + bridge vmf-lab", "Plan: 3 to create, 0 to change, 0 to delete."] {
+        assert!(shown.lines().any(|shown| shown == line), "{line} in {shown}");
+    }
+    assert_eq!(bench.core.view().intent.networks().len(), 0);
+
+    assert!(
+        prints(&bench, &format!("apply -f {file} --yes")).await.ends_with("Done: 3 created, 0 changed, 0 deleted.\n")
+    );
+    let again = prints(&bench, &format!("apply -f {file} --yes --prune")).await;
+    assert_eq!(again, "Nothing to do: all is as the document says.\n");
+    assert!(prints(&bench, "network list").await.contains("lab"), "the bus has it as soon as apply returns");
+
+    // What export prints is what apply takes, in every format.
+    for format in ["toml", "yaml", "json"] {
+        let exported = folder.path().join(format!("export.{format}"));
+        std::fs::write(&exported, prints(&bench, &format!("export --format {format}")).await).expect("written");
+        let applied = document(&bench, &format!("apply -f {} --prune", exported.display())).await;
+        assert_eq!(applied, json!({"applied": false, "changes": [], "kept": [], "host_changes": []}));
+    }
+
+    // One fault, and nothing is done; it is said where.
+    let bad = |text: &str| {
+        std::fs::write(file, format!("networks:\n- name: red\nports:\n- name: x\n  network: lab\n{text}\n"))
+    };
+    bad("  mtu: 1400").expect("written");
+    let text = fails(&bench, &format!("apply -f {file} --yes"), 2).await;
+    assert!(text.starts_with(&format!("{file}:6: ports[0].mtu: unknown field `mtu`")), "{text}");
+    bad("  addresses: [10.9.0.1]").expect("written");
+    let text = fails(&bench, &format!("apply -f {file} --yes"), 2).await;
+    assert!(text.starts_with(&format!("{file}:4: ports[0]: address 10.9.0.1 is outside")), "{text}");
+    bad("  mac: 52:54:00:00:00:01").expect("written");
+    let text = fails(&bench, &format!("apply -f {file} --yes"), 4).await;
+    assert!(text.contains("52:54:00:00:00:01 is used already on network 'lab' by port 'db'"), "{text}");
+    fails(&bench, "network show red", 3).await;
+    assert!(fails(&bench, "apply -f /nonexistent.toml", 2).await.contains("/nonexistent.toml"));
+
+    // A plan that is another by now is not done.
+    let plan = json!({"networks": [{"name": "amber"}]}).to_string();
+    let manager = bench.manager().await;
+    let shown = manager.apply(&plan, &[("dry_run", true.into())].into()).await.expect("valid");
+    let id: String = shown["plan"].clone().try_into().expect("text");
+    prints(&bench, "network create amber").await;
+    let late = manager.apply(&plan, &[("plan", id.as_str().into())].into()).await;
+    assert!(matches!(late, Err(crate::dbus::Error::Conflict(_))), "{late:?}");
+    let odd = manager.apply(&plan, &[("purge", true.into())].into()).await;
+    assert!(matches!(&odd, Err(crate::dbus::Error::InvalidArgument(text)) if text.contains("purge")), "{odd:?}");
+
+    std::fs::write(file, "{}").expect("written");
+    let pruned = document(&bench, &format!("apply -f {file} --prune --yes")).await;
+    let gone: Vec<_> = pruned["changes"].as_array().expect("a list").iter().map(|c| &c["name"]).collect();
+    assert_eq!((&pruned["applied"], gone.len()), (&json!(true), 4), "{pruned}");
+    assert_eq!(document(&bench, "network list").await, json!([]));
+}
+
+#[tokio::test]
 async fn networks() {
     let bench = Bench::start().await;
     prints(

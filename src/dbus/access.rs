@@ -20,6 +20,7 @@ pub enum Action {
     ManagePorts,
     ManageSecurityGroups,
     ImportNetworks,
+    Apply,
     SetLogLevel,
 }
 
@@ -31,6 +32,7 @@ impl Action {
             Action::ManagePorts => "org.vmfabric1.manage-ports",
             Action::ManageSecurityGroups => "org.vmfabric1.manage-security-groups",
             Action::ImportNetworks => "org.vmfabric1.import-networks",
+            Action::Apply => "org.vmfabric1.apply",
             Action::SetLogLevel => "org.vmfabric1.set-log-level",
         }
     }
@@ -41,10 +43,14 @@ impl Action {
         match self {
             Action::ManageSecurityGroups => 1024 * 1024,
             Action::ImportNetworks => 4 * 1024 * 1024,
+            Action::Apply => MAX_DOCUMENT,
             _ => 64 * 1024,
         }
     }
 }
+
+/// The largest document, bytes: 20,000 ports, say.
+pub const MAX_DOCUMENT: u32 = 4 * 1024 * 1024;
 
 /// Questions that one user, and all users, may have open at polkit: a password prompt lasts minutes.
 const MAX_OPEN_PER_USER: usize = 4;
@@ -184,6 +190,7 @@ mod tests {
             Action::ManagePorts,
             Action::ManageSecurityGroups,
             Action::ImportNetworks,
+            Action::Apply,
             Action::SetLogLevel,
         ] {
             assert!(policy.contains(&format!("<action id=\"{}\">", action.id())), "{}", action.id());

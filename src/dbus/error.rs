@@ -1,6 +1,9 @@
 //! What D-Bus callers are refused with: `org.vmfabric1.Error.*`.
 
-use crate::{intent::IntentError, reconciler::CommandError};
+use crate::{
+    intent::{DocumentError, IntentError},
+    reconciler::CommandError,
+};
 
 /// A refused call. The text says what is wrong and what to do; nothing has changed.
 #[derive(Debug, Clone, zbus::DBusError)]
@@ -49,11 +52,26 @@ impl From<IntentError> for Error {
     }
 }
 
+impl From<DocumentError> for Error {
+    fn from(error: DocumentError) -> Self {
+        let text = error.to_string();
+        match error.source.into() {
+            Error::NotFound(_) => Error::NotFound(text),
+            Error::Conflict(_) => Error::Conflict(text),
+            Error::InUse(_) => Error::InUse(text),
+            Error::AddressExhausted(_) => Error::AddressExhausted(text),
+            _ => Error::InvalidArgument(text),
+        }
+    }
+}
+
 impl From<CommandError> for Error {
     fn from(error: CommandError) -> Self {
         let text = error.to_string();
         match error {
             CommandError::Intent(error) => error.into(),
+            CommandError::Document(error) => error.into(),
+            CommandError::PlanChanged => Error::Conflict(text),
             CommandError::Store(_) => Error::StoreFailed(text),
             CommandError::InUse { .. } => Error::InUse(text),
             CommandError::Busy => Error::Busy(text),

@@ -15,7 +15,7 @@ use super::{
     subnet::SubnetObject,
 };
 use crate::{
-    intent::{AddressGroupId, NetworkId, PortId, SecurityGroupId, SubnetId},
+    intent::{AddressGroupId, Change, NetworkId, PortId, SecurityGroupId, SubnetId},
     reconciler::{Notice, Subject, View},
 };
 use std::{
@@ -212,6 +212,29 @@ impl Dirty {
 
     pub fn address_group(id: AddressGroupId) -> Self {
         Self { address_groups: [id].into(), ..Self::default() }
+    }
+
+    /// What changes of the intent are about.
+    pub fn of(changes: &[Change]) -> Self {
+        let mut dirty = Self::default();
+        for change in changes {
+            match change {
+                Change::PutNetwork(network) => drop(dirty.networks.insert(network.id)),
+                Change::DeleteNetwork(id) => drop(dirty.networks.insert(*id)),
+                Change::PutSubnet(subnet) => drop(dirty.subnets.insert(subnet.id)),
+                Change::DeleteSubnet(id) => drop(dirty.subnets.insert(*id)),
+                Change::PutPort(port) => {
+                    dirty.networks.insert(port.network);
+                    dirty.ports.insert(port.id);
+                }
+                Change::DeletePort(id) => drop(dirty.ports.insert(*id)),
+                Change::PutSecurityGroup(group) => drop(dirty.groups.insert(group.id)),
+                Change::DeleteSecurityGroup(id) => drop(dirty.groups.insert(*id)),
+                Change::PutAddressGroup(group) => drop(dirty.address_groups.insert(group.id)),
+                Change::DeleteAddressGroup(id) => drop(dirty.address_groups.insert(*id)),
+            }
+        }
+        dirty
     }
 
     fn note(&mut self, notice: Notice) {

@@ -61,7 +61,7 @@ pub fn statistics(counters: &LinkCounters) -> Result<Answer, Error> {
     }))
 }
 
-pub fn answer(value: &impl Serialize) -> Result<Answer, Error> {
+pub(super) fn answer(value: &impl Serialize) -> Result<Answer, Error> {
     let written = serde_json::to_value(value).ok().and_then(dictionary);
     written.ok_or_else(|| Error::Failed("the answer cannot be written".into()))
 }

@@ -1,6 +1,7 @@
 use super::{
     Context, Error,
-    access::Action,
+    access::{Action, MAX_DOCUMENT},
+    document::{self, Options},
     export::{Dirty, Shared},
     info::ManagerInfo,
     insight, path,
@@ -144,6 +145,33 @@ impl Manager {
     async fn plan(&self) -> Result<Vec<String>, Error> {
         let _turn = self.context.plan_turn().await?;
         Ok(self.context.handle.call(Command::Plan).await?)
+    }
+
+    #[zbus(out_args("outcome"))]
+    async fn apply(
+        &self,
+        document: &str,
+        options: Dictionary,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] bus: &Connection,
+    ) -> Result<insight::Answer, Error> {
+        let options: Options = value::parse(&options)?;
+        if options.dry_run {
+            value::check_size(&header, MAX_DOCUMENT)?;
+            let _turn = self.context.plan_turn().await?;
+            return document::preview(&self.context.handle, document, options).await;
+        }
+        self.context.authorize(bus, &header, Action::Apply).await?;
+        let request = Box::new(options.request(document)?);
+        let prepared = self.context.handle.call(|reply| Command::Apply(request, reply)).await?;
+        self.context.sync(bus, Dirty::of(&prepared.plan.changes)).await?;
+        document::outcome(&prepared, None)
+    }
+
+    #[zbus(out_args("document"))]
+    async fn export(&self) -> Result<String, Error> {
+        let _turn = self.context.plan_turn().await?;
+        document::export(&self.context.handle)
     }
 
     #[zbus(out_args("explanation"))]

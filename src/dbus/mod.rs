@@ -6,6 +6,7 @@
 
 mod access;
 mod address_group;
+mod document;
 mod error;
 mod export;
 mod info;

@@ -36,6 +36,11 @@ pub trait Manager {
 
     fn plan(&self) -> Result<Vec<String>, Error>;
 
+    #[zbus(allow_interactive_auth)]
+    fn apply(&self, document: &str, options: &HashMap<&str, Variant<'_>>) -> Result<Dictionary, Error>;
+
+    fn export(&self) -> Result<String, Error>;
+
     fn explain(&self, port: &str) -> Result<Dictionary, Error>;
 
     fn trace(&self, packet: &HashMap<&str, Variant<'_>>) -> Result<Dictionary, Error>;

@@ -19,21 +19,98 @@ pub(super) fn check(intent: &Intent, change: &Change, host: &HostConfig) -> Resu
         Change::DeleteSubnet(id) => intent.subnet(*id).map(drop).ok_or_else(|| IntentError::not_found("subnet", id)),
         Change::DeletePort(id) => intent.port(*id).map(drop).ok_or_else(|| IntentError::not_found("port", id)),
         Change::PutSecurityGroup(group) => check_security::check_group(intent, group),
-        Change::DeleteSecurityGroup(id) => check_security::check_group_delete(intent, *id),
+        Change::DeleteSecurityGroup(id) => check_security::check_group_delete(intent, intent, *id),
         Change::PutAddressGroup(group) => check_security::check_address_group(intent, group),
-        Change::DeleteAddressGroup(id) => check_security::check_address_group_delete(intent, *id),
+        Change::DeleteAddressGroup(id) => check_security::check_address_group_delete(intent, intent, *id),
     }
+}
+
+/// Whether a change may be one of several that lead from one valid intent to another; `after` has all of them.
+pub(super) fn check_between(
+    before: &Intent,
+    after: &Intent,
+    change: &Change,
+    host: &HostConfig,
+) -> Result<(), IntentError> {
+    match change {
+        Change::PutNetwork(network) => {
+            if before.network(network.id).is_some_and(|old| old.segment != network.segment) {
+                refuse_ports(after, network)?;
+            }
+            check_network(after, network, host)?;
+            after.ports_of(network.id).try_for_each(|port| check_security::check_unprotected(network, port))
+        }
+        Change::PutSubnet(subnet) => {
+            check_subnet_stays(before, subnet)?;
+            check_subnet(after, subnet, host)
+        }
+        Change::PutPort(port) => {
+            check_port_stays(before, port)?;
+            check_holders(before, after, port)?;
+            check_port(after, port, host)
+        }
+        Change::PutSecurityGroup(group) => {
+            check_security::check_group(after, group)?;
+            check_security::check_statefulness(after, group)?;
+            check_security::check_counts(after)
+        }
+        Change::PutAddressGroup(group) => {
+            check_security::check_address_group(after, group)?;
+            check_security::check_counts(after)
+        }
+        Change::DeleteSecurityGroup(id) => check_security::check_group_delete(before, after, *id),
+        Change::DeleteAddressGroup(id) => check_security::check_address_group_delete(before, after, *id),
+        Change::DeleteNetwork(_) | Change::DeleteSubnet(_) | Change::DeletePort(_) => check(before, change, host),
+    }
+}
+
+/// What is unique and was another port's that still has it: indexes know the last one alone.
+fn check_holders(before: &Intent, after: &Intent, port: &Port) -> Result<(), IntentError> {
+    let still = |id: super::PortId| after.port(id).filter(|other| other.id != port.id);
+    for ip in &port.fixed_ips {
+        let holder = before.address_holder(ip.subnet, ip.address).and_then(still);
+        if let Some(holder) = holder.filter(|holder| holder.fixed_ips.contains(ip)) {
+            return Err(IntentError::AddressTaken { address: ip.address, port: describe(holder) });
+        }
+    }
+    let holder = before.port_by_mac(port.network, port.mac).and_then(|holder| still(holder.id));
+    if let (Some(holder), Some(network)) = (holder.filter(|h| h.mac == port.mac), after.network(port.network)) {
+        let (network, port) = (network.name.clone(), describe(holder));
+        return Err(IntentError::MacTaken { mac: holder.mac, network, port });
+    }
+    Ok(())
+}
+
+fn refuse_ports(intent: &Intent, network: &Network) -> Result<(), IntentError> {
+    match intent.ports_of(network.id).next() {
+        None => Ok(()),
+        Some(_) => Err(IntentError::Invalid(format!(
+            "network '{}' has ports, so its segment cannot change; make a new network and move the guests",
+            network.name
+        ))),
+    }
+}
+
+fn check_subnet_stays(before: &Intent, subnet: &Subnet) -> Result<(), IntentError> {
+    if before.subnet(subnet.id).is_some_and(|old| old.network != subnet.network) {
+        let why = "a subnet stays on its network; delete it and make it anew".to_owned();
+        return Err(IntentError::BadSubnet { cidr: subnet.cidr, why });
+    }
+    Ok(())
+}
+
+fn check_port_stays(before: &Intent, port: &Port) -> Result<(), IntentError> {
+    if before.port(port.id).is_some_and(|old| old.network != port.network) {
+        return Err(IntentError::Invalid("a port stays on its network; delete it and make it anew".into()));
+    }
+    Ok(())
 }
 
 fn check_network(intent: &Intent, network: &Network, host: &HostConfig) -> Result<(), IntentError> {
     if let Some(old) = intent.network(network.id)
         && old.segment != network.segment
-        && intent.ports_of(network.id).next().is_some()
     {
-        return Err(IntentError::Invalid(format!(
-            "network '{}' has ports, so its segment cannot change; make a new network and move the guests",
-            network.name
-        )));
+        refuse_ports(intent, network)?;
     }
     let ipv6 = intent.subnets_of(network.id).find(|subnet| matches!(subnet.cidr, IpNet::V6(_)));
     if let (Some(subnet), Some(..1280)) = (ipv6, network.mtu) {
@@ -122,9 +199,7 @@ fn check_subnet(intent: &Intent, subnet: &Subnet, host: &HostConfig) -> Result<(
     let cidr = subnet.cidr;
     let bad = |why: &str| Err(IntentError::BadSubnet { cidr, why: why.to_owned() });
     let network = intent.network(subnet.network).ok_or_else(|| IntentError::not_found("network", subnet.network))?;
-    if intent.subnet(subnet.id).is_some_and(|old| old.network != subnet.network) {
-        return bad("a subnet stays on its network; delete it and make it anew");
-    }
+    check_subnet_stays(intent, subnet)?;
     if cidr.trunc() != cidr {
         return Err(IntentError::HostBitsSet { cidr, truncated: cidr.trunc() });
     }
@@ -227,11 +302,7 @@ fn inside(cidr: IpNet, address: IpAddr) -> Result<(), IntentError> {
 
 fn check_port(intent: &Intent, port: &Port, host: &HostConfig) -> Result<(), IntentError> {
     let network = intent.network(port.network).ok_or_else(|| IntentError::not_found("network", port.network))?;
-    if let Some(old) = intent.port(port.id)
-        && old.network != port.network
-    {
-        return Err(IntentError::Invalid("a port stays on its network; delete it and make it anew".into()));
-    }
+    check_port_stays(intent, port)?;
     if let Some(other) = intent.port_by_mac(port.network, port.mac).filter(|other| other.id != port.id) {
         let (network, port) = (network.name.clone(), describe(other));
         return Err(IntentError::MacTaken { mac: other.mac, network, port });

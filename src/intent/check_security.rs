@@ -110,7 +110,7 @@ fn check_prefix(prefix: IpNet, ethertype: Ethertype) -> Result<(), IntentError> 
 }
 
 /// Groups of one port are all of one kind: a flow cannot be tracked and not tracked.
-fn check_statefulness(intent: &Intent, group: &SecurityGroup) -> Result<(), IntentError> {
+pub(super) fn check_statefulness(intent: &Intent, group: &SecurityGroup) -> Result<(), IntentError> {
     let mixed = |set: &BTreeSet<SecurityGroupId>| {
         let others = set.iter().filter(|id| **id != group.id).filter_map(|id| intent.security_group(*id));
         set.contains(&group.id).then(|| others.into_iter().find(|other| other.stateful != group.stateful)).flatten()
@@ -136,8 +136,21 @@ fn check_statefulness(intent: &Intent, group: &SecurityGroup) -> Result<(), Inte
     Ok(())
 }
 
-pub(super) fn check_group_delete(intent: &Intent, id: SecurityGroupId) -> Result<(), IntentError> {
-    let group = intent.find_security_group(&id.to_string())?;
+/// How many of them there are; an intent that others check one by one never has more.
+pub(super) fn check_counts(intent: &Intent) -> Result<(), IntentError> {
+    if intent.security_groups().len() > SecurityGroup::MAX_GROUPS {
+        return invalid(format!("there would be more than {} security groups", SecurityGroup::MAX_GROUPS));
+    }
+    if intent.address_groups().len() > AddressGroup::MAX_GROUPS {
+        return invalid(format!("there would be more than {} address groups", AddressGroup::MAX_GROUPS));
+    }
+    Ok(())
+}
+
+/// It is in `before`; nothing in `after` may name it.
+pub(super) fn check_group_delete(before: &Intent, after: &Intent, id: SecurityGroupId) -> Result<(), IntentError> {
+    let group = before.find_security_group(&id.to_string())?;
+    let intent = after;
     if group.is_default() {
         return invalid("the security group 'default' is not deleted; change its rules, or name others".into());
     }
@@ -151,9 +164,13 @@ pub(super) fn check_group_delete(intent: &Intent, id: SecurityGroupId) -> Result
     refuse_used(format!("security group '{}'", group.name), users)
 }
 
-pub(super) fn check_address_group_delete(intent: &Intent, id: AddressGroupId) -> Result<(), IntentError> {
-    let group = intent.find_address_group(&id.to_string())?;
-    let users = rule_users(intent, Remote::AddressGroup(id));
+pub(super) fn check_address_group_delete(
+    before: &Intent,
+    after: &Intent,
+    id: AddressGroupId,
+) -> Result<(), IntentError> {
+    let group = before.find_address_group(&id.to_string())?;
+    let users = rule_users(after, Remote::AddressGroup(id));
     let users = users.map(|group| format!("a rule of security group '{}'", group.name));
     refuse_used(format!("address group '{}'", group.name), users)
 }
@@ -236,7 +253,7 @@ pub(super) fn check_port(intent: &Intent, network: &Network, port: &Port) -> Res
 }
 
 /// What would not be heeded is refused: nobody is to believe a port filtered that is not.
-fn check_unprotected(network: &Network, port: &Port) -> Result<(), IntentError> {
+pub(super) fn check_unprotected(network: &Network, port: &Port) -> Result<(), IntentError> {
     if Protection::of(&network.security, &port.security).port_security {
         return Ok(());
     }

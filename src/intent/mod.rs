@@ -9,6 +9,9 @@ mod check;
 mod check_ipv6;
 mod check_security;
 mod dns;
+mod document;
+mod document_fields;
+mod document_prune;
 mod draft;
 mod draft_security;
 mod error;
@@ -25,6 +28,9 @@ mod subnet;
 pub use address::pick_address;
 pub use change::{Change, Undo};
 pub use dns::{HostDns, MAX_FORWARDERS, MAX_RECORDS, NetworkDns};
+pub use document::{
+    Action, Difference, Document, DocumentError, DocumentPlan, FieldChange, export_document, plan_document,
+};
 pub use draft::{NetworkDraft, PortDraft, SubnetDraft, patched};
 pub use draft_security::{AddressGroupDraft, PairDraft, SecurityGroupDraft};
 pub use error::IntentError;

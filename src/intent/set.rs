@@ -260,7 +260,28 @@ impl Intent {
         Ok(undo)
     }
 
-    /// Takes back what [`Intent::apply`] did; nothing else may have been applied since.
+    /// Applies the changes as one: only what comes out of them must be valid, so that two ports may trade addresses; or
+    /// none of them.
+    pub fn apply_whole(&mut self, changes: Vec<Change>, host: &HostConfig) -> Result<Undo, IntentError> {
+        let before = self.clone();
+        let mut undo = Undo::default();
+        // All that change leave before one comes back: no two hold an address meanwhile, which indexes cannot tell.
+        for change in &changes {
+            if let Change::PutPort(port) = change {
+                self.replace(Change::DeletePort(port.id), &mut undo.0);
+            }
+        }
+        changes.iter().for_each(|change| self.replace(change.clone(), &mut undo.0));
+        for change in &changes {
+            if let Err(error) = super::check::check_between(&before, self, change, host) {
+                *self = before;
+                return Err(error);
+            }
+        }
+        Ok(undo)
+    }
+
+    /// Takes back what [`Intent::apply`] or [`Intent::apply_whole`] did; nothing else may have been applied since.
     pub fn undo(&mut self, undo: Undo) {
         let mut scratch = Vec::new();
         for change in undo.0.into_iter().rev() {
@@ -268,7 +289,8 @@ impl Intent {
         }
     }
 
-    fn replace(&mut self, change: Change, undo: &mut Vec<Change>) {
+    /// Unchecked.
+    pub(super) fn replace(&mut self, change: Change, undo: &mut Vec<Change>) {
         match change {
             Change::PutNetwork(network) => {
                 let id = network.id;

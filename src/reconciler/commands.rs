@@ -29,6 +29,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             Command::UpdatePort(id, patch, reply) => drop(reply.send(self.update_port(id, patch).await)),
             Command::DeletePort(id, reply) => drop(reply.send(self.delete_port(id).await)),
             Command::Plan(reply) => drop(reply.send(self.show_plan().await)),
+            Command::Apply(request, reply) => drop(reply.send(self.apply_document(*request).await)),
+            Command::PlanWith(after, changes, reply) => drop(reply.send(self.plan_with(&after, &changes).await)),
             Command::Ping(reply) | Command::Stop(reply) => drop(reply.send(Ok(()))),
             Command::Group(command) => self.serve_group_command(command).await,
             Command::Import(command) => self.serve_import_command(command).await,
@@ -212,13 +214,17 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 }
 
-fn leased(view: &View, subnet: SubnetId, address: IpAddr) -> bool {
+pub(super) fn leased(view: &View, subnet: SubnetId, address: IpAddr) -> bool {
     let network = view.intent.subnet(subnet).map(|subnet| subnet.network);
     let lease = network.and_then(|network| view.leases.get(&(network, address)));
     lease.is_some_and(|lease| lease.expires > view.lease_clock.now())
 }
 
-fn refuse_if_used<'a>(view: &View, what: &str, ports: impl IntoIterator<Item = &'a Port>) -> Result<(), CommandError> {
+pub(super) fn refuse_if_used<'a>(
+    view: &View,
+    what: &str,
+    ports: impl IntoIterator<Item = &'a Port>,
+) -> Result<(), CommandError> {
     let in_use = ports.into_iter().filter_map(|port| Some((port, view.attachments.get(&port.id)?)));
     let guests: BTreeSet<String> = in_use
         .map(|(port, attachment)| match attachment.guest.as_ref().or(port.device.as_ref()) {

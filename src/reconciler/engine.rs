@@ -5,7 +5,7 @@ use super::{
 use crate::{
     backend::{Driver, LinkEvent, Loaded, Store, StoreError, Write},
     datapath::{Observed, Sysctl},
-    intent::{self, Change, HostConfig, Intent, NetworkId, PortId},
+    intent::{self, Change, HostConfig, Intent, IntentError, NetworkId, PortId, Undo},
     libvirt::LibvirtEvent,
     net::IfName,
     policy::takes_away,
@@ -313,6 +313,11 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let _ = self.notices.send(notice);
     }
 
+    /// Applies changes as one (see [`Intent::apply_whole`]) and commits them.
+    pub(super) async fn commit_whole(&mut self, changes: Vec<Change>) -> Result<(), super::CommandError> {
+        self.commit_by(Intent::apply_whole, changes, Vec::new()).await
+    }
+
     /// Applies changes to the intent and commits them; where the store refuses, nothing has changed.
     pub(super) async fn commit(&mut self, changes: Vec<Change>) -> Result<(), super::CommandError> {
         self.commit_with(changes, Vec::new()).await
@@ -324,6 +329,15 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         changes: Vec<Change>,
         more: Vec<Write>,
     ) -> Result<(), super::CommandError> {
+        self.commit_by(Intent::apply, changes, more).await
+    }
+
+    async fn commit_by(
+        &mut self,
+        apply: fn(&mut Intent, Vec<Change>, &HostConfig) -> Result<Undo, IntentError>,
+        changes: Vec<Change>,
+        more: Vec<Write>,
+    ) -> Result<(), super::CommandError> {
         if changes.is_empty() && more.is_empty() {
             return Ok(());
         }
@@ -332,7 +346,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             let View { intent, host, .. } = &mut *view;
             let (notices, networks) = (notices_of(intent, &changes), networks_of(intent, &changes));
             let takes_away = changes.iter().any(|change| takes_away(intent, change));
-            (notices, networks, takes_away, intent.apply(changes.clone(), host)?)
+            (notices, networks, takes_away, apply(intent, changes.clone(), host)?)
         };
         let deletes = |change: &Change| {
             matches!(change, Change::DeleteNetwork(_) | Change::DeleteSubnet(_) | Change::DeletePort(_))

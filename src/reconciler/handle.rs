@@ -1,9 +1,12 @@
-use super::{GroupCommand, ImportCommand, View};
+use super::{
+    GroupCommand, ImportCommand, View,
+    documents::{DocumentRequest, PreparedDocument},
+};
 use crate::{
     backend::{DriverError, StoreError},
     intent::{
-        AddressGroupId, IntentError, Network, NetworkDraft, NetworkId, Port, PortDraft, PortId, SecurityGroupId,
-        Subnet, SubnetDraft, SubnetId,
+        AddressGroupId, Change, DocumentError, Intent, IntentError, Network, NetworkDraft, NetworkId, Port, PortDraft,
+        PortId, SecurityGroupId, Subnet, SubnetDraft, SubnetId,
     },
     net::{DnsRecord, RecordName},
 };
@@ -33,6 +36,10 @@ pub enum Command {
     Import(ImportCommand),
     /// What a full pass would change now, as text, one line a change.
     Plan(Reply<Vec<String>>),
+    /// All changes of a document, in one commit.
+    Apply(Box<DocumentRequest>, Reply<PreparedDocument>),
+    /// What a full pass would change if the intent were this one, which these changes make.
+    PlanWith(Box<Intent>, Vec<Change>, Reply<Vec<String>>),
     /// Answered by a loop that is alive.
     Ping(Reply<()>),
     /// Ends the loop; what runs stays as it is.
@@ -71,6 +78,12 @@ pub enum CommandError {
     InUse { what: String, by: String, remedy: String },
     #[error("{0}")]
     Import(String),
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    #[error(
+        "what is there has changed since this plan was made, so that it would do something else now; make a new one"
+    )]
+    PlanChanged,
     #[error("vmfabricd is busy with more requests than it queues; try again")]
     Busy,
     #[error("vmfabricd is stopping")]

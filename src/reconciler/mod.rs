@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod commands;
+mod documents;
 mod engine;
 mod group_commands;
 mod guests;
@@ -25,6 +26,7 @@ mod view;
 mod tests;
 
 pub use crate::planner::{Problem, Subject};
+pub use documents::{DocumentRequest, PreparedDocument};
 pub use engine::{Engine, Inputs, StartError};
 pub use group_commands::GroupCommand;
 pub use guests::source_of;

@@ -5,7 +5,7 @@ use crate::{
     backend::{Driver, Store, Write},
     datapath::{Change, Family, Sysctl, element_link},
     diff::{Scope, diff},
-    intent::PortId,
+    intent::{Intent, PortId},
     net::IfName,
     planner::{BOUND, Input, Plan, plan},
 };
@@ -17,10 +17,15 @@ const ROUNDS: usize = 3;
 impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     /// What a full pass would do on the host as it was last seen.
     pub(super) async fn plan_now(&mut self) -> (Plan, Vec<Change>) {
+        self.plan_for(None).await
+    }
+
+    /// The same for another intent than the one that holds.
+    pub(super) async fn plan_for(&mut self, intent: Option<&Intent>) -> (Plan, Vec<Change>) {
         let mut plan = {
             let view = self.view();
             plan(Input {
-                intent: &view.intent,
+                intent: intent.unwrap_or(&view.intent),
                 host: &view.host,
                 attachments: &self.taps,
                 observed: &self.observed,

@@ -94,6 +94,10 @@ async fn polkit_decides() {
     refused!(group.delete().await, NotAuthorized);
     refused!(manager.import_libvirt(&HashMap::new()).await, NotAuthorized);
     assert_eq!(polkit.last_asked(), asked("import-networks"));
+    refused!(manager.apply("{}", &HashMap::new()).await, NotAuthorized);
+    assert_eq!(polkit.last_asked(), asked("apply"));
+    manager.apply("{}", &[("dry_run", true.into())].into()).await.expect("anybody may see what would change");
+    manager.export().await.expect("and what is there");
     refused!(manager.set_log_level("debug").await, NotAuthorized);
     assert_eq!(polkit.last_asked(), asked("set-log-level"));
     let network = manager.get_network("blue").await.expect("reading is free");

@@ -3,7 +3,9 @@
 use crate::{
     backend::StoreError,
     intent::{Change, HostConfig, Intent, NetworkDraft, NetworkId, PortDraft, PortId, SubnetDraft, SubnetId, patched},
-    reconciler::{Command, CommandError, GroupCommand, Handle, LibvirtStatus, Notice, View},
+    reconciler::{
+        Command, CommandError, DocumentRequest, GroupCommand, Handle, LibvirtStatus, Notice, PreparedDocument, View,
+    },
 };
 use std::sync::{Arc, RwLock, RwLockWriteGuard};
 use tokio::sync::{broadcast, mpsc};
@@ -92,9 +94,22 @@ impl Core {
                 drop(reply.send(self.change(|_, _| Ok((Change::DeletePort(id), (), Notice::PortRemoved(id))))))
             }
             Command::Group(command) => self.serve_group(command),
+            Command::Apply(request, reply) => drop(reply.send(self.apply(&request))),
+            Command::PlanWith(after, _, reply) => {
+                let bridges = after.networks().filter_map(|network| network.bridge.as_ref());
+                drop(reply.send(Ok(bridges.map(|bridge| format!("+ bridge {bridge}")).collect())));
+            }
             Command::Plan(reply) => drop(reply.send(Ok(vec!["+ bridge vmf-blue".into()]))),
             Command::Ping(reply) | Command::Stop(reply) => drop(reply.send(Ok(()))),
         }
+    }
+
+    fn apply(&self, request: &DocumentRequest) -> Result<PreparedDocument, CommandError> {
+        let mut view = self.view();
+        let prepared = request.prepare(&view)?;
+        let host = view.host.clone();
+        let _undo = view.intent.apply_whole(prepared.plan.changes.clone(), &host)?;
+        Ok(prepared)
     }
 
     fn serve_group(&self, command: GroupCommand) {

@@ -1,0 +1,1 @@
+complete --keep-order --exclusive --command vmfabric --arguments "(COMPLETE=fish vmfabric -- (commandline --current-process --tokenize --cut-at-cursor) (commandline --current-token))"
