@@ -424,7 +424,9 @@ async fn status_plan_leases_and_log_level() {
     let listed = prints(&bench, "lease list blue").await;
     assert_eq!(words(&listed)[1], ["blue", "10.0.0.7", "52:54:00:00:00:01", "we\u{fffd}b", "expired"]);
     let leases = document(&bench, "lease list").await;
-    assert_eq!((&leases[0]["client"], &leases[0]["expires"]), (&json!("0152"), &json!(1)));
+    assert_eq!(leases[0]["client"], json!("0152"));
+    // Of two clocks that are read one after the other.
+    assert!((0..=3).contains(&leases[0]["expires"].as_u64().expect("a time")));
 
     prints(&bench, "log-level debug").await;
     assert_eq!(prints(&bench, "log-level").await, "debug\n");

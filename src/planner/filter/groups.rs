@@ -3,7 +3,7 @@
 
 use super::{
     Guest,
-    program::{REFUSED, TRACKED_STATES, TRACKING},
+    program::{TRACKED_STATES, TRACKING, refused_at},
 };
 use crate::{
     datapath::{Set, Table},
@@ -60,13 +60,21 @@ impl<'a> Groups<'a> {
             false => format!("group_{id}_{}", way(direction)),
         };
         if !table.chains.contains_key(&name) {
-            let text = self.rules(&rules, guest.network, direction, table);
+            let verdict = if group.stateful { format!("goto allow_{}", way(direction)) } else { "accept".to_owned() };
+            let text = self.rules(&rules, guest.network, direction, &verdict, table);
             table.chains.insert(name.clone(), text.into());
         }
         name
     }
 
-    fn rules(&mut self, rules: &[&'a Rule], network: &'a Network, direction: Direction, table: &mut Table) -> String {
+    fn rules(
+        &mut self,
+        rules: &[&'a Rule],
+        network: &'a Network,
+        direction: Direction,
+        verdict: &str,
+        table: &mut Table,
+    ) -> String {
         // Ports of the same ends become one lookup.
         let mut ports: BTreeMap<(Ethertype, Remote, u8), Vec<(u16, u16)>> = BTreeMap::new();
         let mut text = String::new();
@@ -76,12 +84,12 @@ impl<'a> Groups<'a> {
                 continue;
             }
             for ends in self.ends(rule.ethertype, rule.remote, network, direction, table) {
-                let _ = writeln!(text, "{ends}{}accept", matching(rule.protocol, rule.ethertype));
+                let _ = writeln!(text, "{ends}{}{verdict}", matching(rule.protocol, rule.ethertype));
             }
         }
         for ((ethertype, remote, protocol), ranges) in ports {
             for ends in self.ends(ethertype, remote, network, direction, table) {
-                let _ = writeln!(text, "{ends}meta l4proto {protocol} th dport {} accept", merged(ranges.clone()));
+                let _ = writeln!(text, "{ends}meta l4proto {protocol} th dport {} {verdict}", merged(ranges.clone()));
             }
         }
         text.trim_end().to_owned()
@@ -239,19 +247,20 @@ fn known_addresses(intent: &Intent, port: &Port, network: &Network) -> Vec<IpNet
     all.filter(|net| blocks.iter().any(|block| block.contains(net))).collect()
 }
 
-/// What a port's packets go through: answers first, then what configuration needs, then each group. Of a connection
-/// that was refused before, every packet is judged anew: some other port may have opened it since, from its side.
+/// What a port's packets go through: answers first, then what configuration needs, then each group. What this end of the
+/// connection refused before is judged anew: its own groups may let it out, though they let nobody open it from outside.
 fn program(groups: &[String], stateful: bool, way: &str) -> String {
     let mut text = String::new();
     if stateful {
-        let _ = writeln!(text, "ct state established,related ct mark & {REFUSED} == 0 accept");
+        for (direction, bit) in refused_at(way) {
+            let _ = writeln!(text, "ct direction {direction} ct state established,related ct mark & {bit} == 0 accept");
+        }
     }
     // Before `invalid`, which is what the host's own ARP and DHCP answers are: they never meet connection tracking.
     let _ = writeln!(text, "jump config_{way}");
     let refuse = if stateful { format!("refuse_{way}") } else { format!("drop_group_{way}") };
     if stateful {
         let _ = writeln!(text, "ct state invalid goto drop_invalid_{way}");
-        let _ = writeln!(text, "ct state {TRACKED_STATES} ct mark set ct mark & {}", !REFUSED);
         // What was revoked must not come back to life from the other side.
         let _ = writeln!(text, "tcp flags & (fin | syn | rst | ack) != syn ct state {TRACKED_STATES} goto {refuse}");
     }

@@ -4,7 +4,7 @@
 //! is VLAN on a trunk, and the rule would not match.
 
 use crate::datapath::{BOUND, Set, Table, Text};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt::Write};
 
 /// Our bridges: nothing passes there but from and to what is bound.
 pub(super) const BRIDGES: &str = "bridges";
@@ -210,9 +210,20 @@ type filter hook postrouting priority 340; policy accept;
 ether daddr & 01:00:00:00:00:00 != 01:00:00:00:00:00 oifname @secured oifname . ether daddr != @macs goto drop_foreign
 oifname vmap @in";
 
-/// The connection mark of who was refused. The host's stack confirms what it forwards before the guest's port has judged
-/// it, so that the connection is known though nothing of it arrived, and the guest's answer would pass as one.
-pub(super) const REFUSED: u32 = 0x8000_0000;
+/// The connection marks of an end that refused: of who opened the connection, and of who was to answer. The host's stack
+/// confirms what it forwards before the guest's port has judged it, so that the connection is known though nothing of it
+/// arrived, and the guest's answer would pass as one. Each end's port tests and changes its own bit alone: what one end
+/// lets through says nothing of the other.
+const OPENER_REFUSED: u32 = 0x4000_0000;
+const ANSWERER_REFUSED: u32 = 0x8000_0000;
+
+/// By connection tracking's direction of a packet, the bit of the end that it leaves (`out`), or reaches (`in`).
+pub(super) fn refused_at(way: &str) -> [(&'static str, u32); 2] {
+    match way {
+        "out" => [("original", OPENER_REFUSED), ("reply", ANSWERER_REFUSED)],
+        _ => [("original", ANSWERER_REFUSED), ("reply", OPENER_REFUSED)],
+    }
+}
 
 /// What has a connection that can bear a mark.
 pub(super) const TRACKED_STATES: &str = "established,related,new";
@@ -290,8 +301,20 @@ pub(super) fn fixed(Shape { meta, tracks, logs }: Shape) -> Table {
     table.chains.extend(chains.map(|(name, rules)| ((*name).to_owned(), Text::from(*rules))));
     if tracks {
         for way in ["in", "out"] {
-            let refuse = format!("ct state {TRACKED_STATES} ct mark set ct mark | {REFUSED:#x}\ngoto drop_group_{way}");
+            let mut refuse = String::new();
+            for (direction, bit) in refused_at(way) {
+                let mark = format!("ct mark set ct mark | {bit:#x}");
+                let _ = writeln!(refuse, "ct direction {direction} ct state {TRACKED_STATES} {mark}");
+            }
+            let refuse = refuse + "goto drop_group_" + way;
             table.chains.insert(format!("refuse_{way}"), refuse.into());
+            // Nothing but a rule that lets it pass clears the bit: between clearing and setting it again others would pass.
+            let mut allow = String::new();
+            for (direction, bit) in refused_at(way) {
+                let mark = format!("ct mark set ct mark & {}", !bit);
+                let _ = writeln!(allow, "ct direction {direction} ct state {TRACKED_STATES} {mark}");
+            }
+            table.chains.insert(format!("allow_{way}"), (allow + "accept").into());
         }
         table.chains.insert(TRACKING.to_owned(), TRACKING_RULES.into());
     }
