@@ -1,23 +1,24 @@
 //! Our inet table: NAT and forwarding for our subnets, and what guests may ask of the host itself.
 
 use super::{
-    Input, Plan,
+    DelegatedPrefix, Input, Plan,
     bridge::Placements,
     filter::{is_single, plain},
     l3::{Gateway, gateway_name},
 };
 use crate::{
     datapath::{Family, Set, Table, Text, link_element},
-    intent::{Forward, Intent, NetworkId, Port, PortId, Protection},
+    intent::{Forward, NetworkId, Port, PortId, Protection},
     net::{IfName, IpNet, protocol},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `same_link` lets bridged frames be where br_netfilter shows them to the forward hook. DHCP, which passes whatever a
 /// guest's groups, stays on its link. IPv6 is forwarded for the host as a whole: its links that are no routers stay so
-/// (`hosts6`).
+/// (`hosts6`), but for what br_netfilter shows of others' bridges (`hosts6_same`).
 const FORWARD: &str = "\
 type filter hook forward priority filter; policy accept;
+iifname . oifname @hosts6_same accept
 iifname @hosts6 oifname != @gateways meta nfproto ipv6 counter drop
 iifname != @gateways oifname != @gateways accept
 iifname . oifname @hairpin goto same_link
@@ -68,7 +69,7 @@ meta l4proto igmp accept
 icmpv6 type { 130, 131, 132, 143 } accept
 counter drop";
 
-const SETS: [(&str, &str); 8] = [
+const SETS: [(&str, &str); 9] = [
     ("gateways", "set type ifname"),
     ("hairpin", "set type ifname . ifname"),
     ("nat4", "set type ipv4_addr; flags interval"),
@@ -76,6 +77,7 @@ const SETS: [(&str, &str); 8] = [
     ("nat6", "set type ipv6_addr; flags interval"),
     ("routed6", "set type ipv6_addr; flags interval"),
     ("hosts6", "set type ifname"),
+    ("hosts6_same", "set type ifname . ifname"),
     ("host_services", "set type inet_proto . inet_service"),
 ];
 /// Addresses of isolated ports, by the link that the host's own addresses of their network are on.
@@ -112,12 +114,13 @@ pub(super) fn plan_forward_table(input: Input<'_>, gateways: &[Gateway], hosts6:
         blocks(Forward::Nat, true),
         blocks(Forward::Routed, true),
         hosts6.iter().map(link_element).collect(),
+        hosts6.iter().map(|link| format!("{0} . {0}", link_element(link))).collect(),
         SERVICES.into_iter().map(str::to_owned).chain(opened).collect(),
     ];
     let sets = SETS.iter().zip(&mut elements);
     let sets = sets.map(|((name, spec), elements)| ((*name).to_owned(), Set::new(spec, std::mem::take(elements))));
     let links: BTreeMap<NetworkId, &IfName> = gateways.iter().map(|g| (g.network, &g.link)).collect();
-    let isolated = isolated(input.intent, input.intent.ports(), |network| links.get(&network).copied().cloned());
+    let isolated = isolated(input, input.intent.ports(), |network| links.get(&network).copied().cloned());
     let table = Table {
         sets: sets.chain(isolated).collect(),
         chains: CHAINS.iter().map(|(name, rules)| ((*name).to_owned(), Text::from(*rules))).collect(),
@@ -133,7 +136,7 @@ pub(super) fn plan_isolation_of(input: Input<'_>, placements: &Placements, ports
         let routed = input.intent.subnets_of(id).any(|subnet| subnet.host_address.is_some());
         input.intent.network(id).filter(|_| routed).map(|network| gateway_name(network, &placement.bridge))
     };
-    let mut sets = isolated(input.intent, ports.iter().filter_map(|id| input.intent.port(*id)), link);
+    let mut sets = isolated(input, ports.iter().filter_map(|id| input.intent.port(*id)), link);
     sets.retain(|_, set| !set.elements.is_empty());
     if !sets.is_empty() {
         plan.desired.tables.insert(Family::Inet, Table { sets, ..Table::default() });
@@ -142,7 +145,7 @@ pub(super) fn plan_isolation_of(input: Input<'_>, placements: &Placements, ports
 
 /// The sets of the addresses of those of some ports that are isolated.
 fn isolated<'a>(
-    intent: &Intent,
+    input: Input<'_>,
     ports: impl Iterator<Item = &'a Port>,
     link: impl Fn(NetworkId) -> Option<IfName>,
 ) -> BTreeMap<String, Set> {
@@ -158,12 +161,15 @@ fn isolated<'a>(
     // nft takes no prefix that is within another of the same set.
     let mut prefixes: BTreeMap<IfName, Vec<IpNet>> = BTreeMap::new();
     for port in ports {
-        let Some(network) = intent.network(port.network) else { continue };
+        let Some(network) = input.intent.network(port.network) else { continue };
         if !Protection::of(&network.security, &port.security).isolated {
             continue;
         }
         let Some(link) = link(port.network) else { continue };
         port.fixed_ips.iter().for_each(|ip| insert(&link, &IpNet::from(ip.address)));
+        let own = |d: &&DelegatedPrefix| d.network == port.network && d.mac == port.mac;
+        let delegated = input.delegated.iter().filter(own).map(|delegated| IpNet::from(delegated.prefix));
+        prefixes.entry(link.clone()).or_default().extend(delegated);
         for pair in &port.security.address_pairs {
             match is_single(&pair.ip) {
                 true => insert(&link, &pair.ip),

@@ -18,6 +18,7 @@ const POLICER_BURST: u64 = 8;
 const SUPER_FRAME: u64 = 65_536 + 512;
 /// The kernel keeps a burst as a time, in 32 bits of 64 ns.
 const LONGEST_BURST: u64 = 60;
+const LIMIT_OF_BURST: u64 = 268;
 
 pub(super) fn plan_port(input: Input<'_>, placements: &Placements, id: PortId, tap: &IfName, plan: &mut Plan) {
     let Some(port) = input.intent.port(id) else { return };
@@ -111,6 +112,6 @@ fn bandwidth(rate: Rate, (tenths, least): (u64, u64)) -> Bandwidth {
         0 => bytes / 10 * tenths,
         kilobits => u64::from(kilobits) * KILOBIT,
     };
-    let most = bytes.saturating_mul(LONGEST_BURST).min(u64::from(u32::MAX));
-    Bandwidth { rate: bytes, burst: burst.min(most).max(least) }
+    let most = |seconds| bytes.saturating_mul(seconds).min(u64::from(u32::MAX));
+    Bandwidth { rate: bytes, burst: burst.min(most(LONGEST_BURST)).max(least).min(most(LIMIT_OF_BURST)) }
 }

@@ -165,7 +165,12 @@ fn add_guest<'a>(input: Input<'_>, guest: &Guest<'a>, groups: &mut Groups<'a>, t
     add_sources(guest, &tap, table);
     // What it was delegated is behind it, and has no neighbours on this link.
     let own = |d: &&DelegatedPrefix| d.network == guest.port.network && d.mac == guest.port.mac;
-    for delegated in input.delegated.iter().filter(own) {
+    // nft takes no prefix that is within another of the same set.
+    let within = |d: &&DelegatedPrefix| {
+        let pairs = &guest.port.security.address_pairs;
+        pairs.iter().any(|pair| pair.mac.is_none_or(|mac| mac == d.mac) && pair.ip.contains(&IpNet::from(d.prefix)))
+    };
+    for delegated in input.delegated.iter().filter(own).filter(|d| !within(d)) {
         let element = format!("{tap} . {} . {}", delegated.mac, delegated.prefix);
         insert(table, PREFIXES6, [element]);
     }

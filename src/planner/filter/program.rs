@@ -140,7 +140,8 @@ meta protocol ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 return
 meta protocol ip ip saddr 0.0.0.0 ip protocol igmp return
 goto drop_ip";
 
-/// A first fragment that ends before the header above IP hides it from every rule (RFC 7112): it has no `l4proto`.
+/// A first fragment that ends before the header above IP hides it from every rule (RFC 7112): it has no `l4proto`. With
+/// options the kernel takes the number that they name for the header, though that may be in another fragment.
 const SPOOF_IP6: &str = "\
 meta protocol ip6 exthdr rt exists goto drop_options
 meta protocol ip6 exthdr frag exists jump fragment6
@@ -157,6 +158,8 @@ goto drop_ip6";
 const FRAGMENT6: &str = "\
 ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 goto drop_fragment
 meta protocol ip6 frag frag-off != 0 return
+meta protocol ip6 exthdr dst exists goto drop_fragment
+meta protocol ip6 exthdr hbh exists goto drop_fragment
 meta l4proto { tcp, udp, ipv6-icmp, sctp, dccp, udplite, esp, ah, gre } return
 goto drop_fragment";
 
