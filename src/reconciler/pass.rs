@@ -185,7 +185,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     /// Before a kernel parameter of a link that is not ours is changed, what it was is on disk.
     async fn remember_previous(&mut self, changes: &[Change]) -> Result<(), crate::backend::StoreError> {
         let observed = &self.observed.datapath;
-        let fresh: BTreeMap<Sysctl, String> = changes
+        let mut fresh: BTreeMap<Sysctl, String> = changes
             .iter()
             .filter_map(|change| match change {
                 Change::SetSysctl { key, .. } if !self.previous.contains_key(key) => {
@@ -197,6 +197,18 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 _ => None,
             })
             .collect();
+        if fresh.contains_key(&Sysctl::Ipv6ForwardingPath) {
+            // The kernel changes these with it; a stop before they are put back must not leave them so.
+            let others = observed.sysctls.iter().filter(|(key, _)| {
+                let link = key.link().and_then(|link| observed.links.get(link));
+                matches!(key, Sysctl::Ipv6Forwarding(_)) && link.is_some_and(|link| !link.is_owned())
+            });
+            let others = others.filter(|(key, _)| !self.previous.contains_key(*key));
+            let others: Vec<_> = others.map(|(key, value)| (key.clone(), value.clone())).collect();
+            for (key, value) in others {
+                fresh.entry(key).or_insert(value);
+            }
+        }
         if !fresh.is_empty() {
             let writes = fresh.iter().map(|(key, value)| Write::PutMemo { key: memo(key), value: value.clone() });
             self.store.commit(writes.collect()).await?;

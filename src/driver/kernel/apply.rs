@@ -292,13 +292,14 @@ fn set_forwarding_path(value: &str) -> Result<(), DriverError> {
     }
     let path = format!("{IPV6_CONF}/all/forwarding");
     std::fs::write(&path, value).map_err(fail(&path))?;
+    let mut outcome = Ok(());
     for (path, value) in before.into_iter().filter(|(_, before)| before.trim() != value) {
         match std::fs::write(&path, value.trim()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(fail(&path.display().to_string())(error));
+                outcome = Err(fail(&path.display().to_string())(error));
             }
             _ => {}
         }
     }
-    Ok(())
+    outcome
 }
