@@ -23,6 +23,8 @@ use std::{
 
 /// Bytes.
 const RECEIVE_BUFFER: usize = 4 << 20;
+/// Where the relay agent's address is (RFC 2131 section 2).
+const GIADDR: std::ops::Range<usize> = 24..28;
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -99,6 +101,11 @@ fn accept<'a>(packet: &'a [u8], link: &LinkAddr) -> Option<Received<'a>> {
     }
     let mac = MacAddr::new(link.addr()?).ok()?;
     let parsed = frame::parse(packet).filter(|packet| packet.destination.port() == SERVER_PORT)?;
+    // Relay agents speak from the server's port (RFC 2131 section 4.1), which guests may not.
+    let relayed = parsed.payload.get(GIADDR).is_some_and(|giaddr| giaddr != [0; 4]);
+    if relayed && parsed.source.port() != SERVER_PORT {
+        return None;
+    }
     Some(Received { source: parsed.source, mac, destination: *parsed.destination.ip(), payload: parsed.payload })
 }
 

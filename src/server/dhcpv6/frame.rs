@@ -19,6 +19,7 @@ pub(super) struct Packet<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Content<'a> {
     Udp {
+        source_port: u16,
         destination_port: u16,
         payload: &'a [u8],
     },
@@ -39,7 +40,8 @@ pub(super) fn parse(packet: &[u8]) -> Option<Packet<'_>> {
             let (udp, _) = body.split_first_chunk::<UDP_HEADER>()?;
             let end = usize::from(u16::from_be_bytes([udp[4], udp[5]]));
             let payload = body.get(UDP_HEADER..end)?;
-            Content::Udp { destination_port: u16::from_be_bytes([udp[2], udp[3]]), payload }
+            let port = |at: usize| u16::from_be_bytes([udp[at], udp[at + 1]]);
+            Content::Udp { source_port: port(0), destination_port: port(2), payload }
         }
         (6, ICMPV6) if checksum(source, destination, ICMPV6, body) == 0 => Content::Icmp(body),
         _ => return None,
@@ -117,7 +119,7 @@ mod tests {
             assert_eq!(checksum(*source.ip(), *destination.ip(), UDP, &packet[IP_HEADER..]), 0);
             packet.extend([0; 9]);
             let parsed = parse(&packet).expect("sound");
-            assert_eq!(parsed.content, Content::Udp { destination_port: 546, payload });
+            assert_eq!(parsed.content, Content::Udp { source_port: 547, destination_port: 546, payload });
         }
         let message = [133, 0, 0, 0, 0, 0, 0, 0];
         let mut packet = build_icmp(*source.ip(), *destination.ip(), &message).expect("short");

@@ -27,6 +27,8 @@ use std::{
 
 /// Bytes.
 const RECEIVE_BUFFER: usize = 2 << 20;
+/// A message of a relay agent (RFC 8415 section 7.3).
+const RELAY_FORW: u8 = 12;
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -112,7 +114,9 @@ fn accept(packet: &[u8], link: &LinkAddr) -> Option<Received> {
     let mac = MacAddr::new(link.addr()?).ok()?;
     let parsed = frame::parse(packet)?;
     let content = match parsed.content {
-        Content::Udp { destination_port: SERVER_PORT, payload } => {
+        // Relay agents speak from the server's port (RFC 8415 section 7.2), which guests may not.
+        Content::Udp { source_port, payload: [RELAY_FORW, ..], .. } if source_port != SERVER_PORT => return None,
+        Content::Udp { destination_port: SERVER_PORT, payload, .. } => {
             // To another group, or to a server elsewhere that this host only routes to.
             let unicast = !parsed.destination.is_multicast();
             if !unicast && parsed.destination != ALL_SERVERS {
