@@ -51,6 +51,8 @@ impl Action {
 
 /// The largest document, bytes: 20,000 ports, say.
 pub const MAX_DOCUMENT: u32 = 4 * 1024 * 1024;
+/// How long a document may be whose effect everybody may ask for, bytes.
+pub const FREE_DOCUMENT: usize = 64 * 1024;
 
 /// Questions that one user, and all users, may have open at polkit: a password prompt lasts minutes.
 const MAX_OPEN_PER_USER: usize = 4;

@@ -1,6 +1,6 @@
 use super::{
     Context, Error,
-    access::{Action, MAX_DOCUMENT},
+    access::{Action, FREE_DOCUMENT, MAX_DOCUMENT},
     document::{self, Options},
     export::{Dirty, Shared},
     info::ManagerInfo,
@@ -158,6 +158,10 @@ impl Manager {
         let options: Options = value::parse(&options)?;
         if options.dry_run {
             value::check_size(&header, MAX_DOCUMENT)?;
+            // What takes long to answer is not for everybody to ask.
+            if document.len() > FREE_DOCUMENT {
+                self.context.authorize(bus, &header, Action::Apply).await?;
+            }
             let _turn = self.context.plan_turn().await?;
             return document::preview(&self.context.handle, document, options).await;
         }

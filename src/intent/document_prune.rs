@@ -13,10 +13,15 @@ impl Planning<'_> {
         for port in before.ports().filter(|port| is_prunable(port) && !named.contains(&port.id)) {
             self.delete(Change::DeletePort(port.id), "port", port_label(before, port));
         }
+        // A subnet without a name has its network's, which may be told by its identity.
+        let network_of = |text: &'_ str| before.find_network(text).map(|network| network.name.as_str()).ok();
         let subnets: BTreeSet<&str> = document
             .subnets
             .iter()
-            .map(|draft| draft.name.as_ref().map_or(draft.network.as_str(), |name| name.as_str()))
+            .map(|draft| match &draft.name {
+                Some(name) => name.as_str(),
+                None => network_of(&draft.network).unwrap_or(draft.network.as_str()),
+            })
             .collect();
         for subnet in before.subnets().filter(|subnet| !subnets.contains(subnet.name.as_str())) {
             let holds = |port: &&super::Port| port.fixed_ips.iter().any(|ip| ip.subnet == subnet.id);

@@ -272,7 +272,11 @@ impl NetworkDraft {
 impl SubnetDraft {
     pub fn of(subnet: &Subnet) -> Self {
         let taken: Vec<IpAddr> = subnet.gateway.into_iter().chain(subnet.host_address).collect();
-        let default_pools = subnet.pools.is_empty() || subnet.pools == Subnet::default_pools(&subnet.cidr, &taken);
+        let chosen = match subnet.dhcp && !subnet.autoconfigured() {
+            true => Subnet::default_pools(&subnet.cidr, &taken),
+            false => Vec::new(),
+        };
+        let default_pools = subnet.pools == chosen;
         Self {
             network: subnet.network.to_string(),
             name: Some(subnet.name.clone()),

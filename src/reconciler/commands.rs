@@ -193,6 +193,11 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             return Ok(());
         }
         self.observe().await?;
+        self.check_host_overlap(subnet, except)
+    }
+
+    /// The same, on the host as it was last seen.
+    pub(super) fn check_host_overlap(&self, subnet: &Subnet, except: Option<&IfName>) -> Result<(), CommandError> {
         let observed = &self.observed.datapath;
         let foreign = observed
             .addresses

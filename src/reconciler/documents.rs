@@ -1,9 +1,9 @@
 //! Documents of all that people want: what one would change, and doing it in one commit.
 
-use super::{CommandError, Engine, Outlets, View, commands::refuse_if_used};
+use super::{CommandError, Engine, ImportMemo, Outlets, View, commands::refuse_if_used};
 use crate::{
-    backend::{Driver, Store},
-    intent::{Change, Document, DocumentPlan, Intent, Subnet, SubnetId, plan_document},
+    backend::{Driver, Store, Write},
+    intent::{Change, Document, DocumentPlan, Intent, NetworkId, Subnet, SubnetId, plan_document},
 };
 use std::net::IpAddr;
 use uuid::Uuid;
@@ -87,7 +87,18 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     pub(super) async fn apply_document(&mut self, request: DocumentRequest) -> Result<PreparedDocument, CommandError> {
         let prepared = request.prepare(&self.view())?;
         self.refuse_host_overlaps(&prepared.plan.changes).await?;
-        self.commit_whole(prepared.plan.changes.clone()).await?;
+        // What was taken over from libvirt and is deleted is not to come back.
+        let imports: Vec<NetworkId> = {
+            let view = self.view();
+            let gone = prepared.plan.changes.iter().filter_map(|change| match change {
+                Change::DeleteNetwork(id) => Some(*id),
+                _ => None,
+            });
+            gone.filter(|id| view.imports.contains_key(id)).collect()
+        };
+        let memos = imports.iter().map(|id| Write::DeleteMemo { key: ImportMemo::key(*id) }).collect();
+        self.commit_whole(prepared.plan.changes.clone(), memos).await?;
+        self.view_mut().imports.retain(|id, _| !imports.contains(id));
         if !prepared.plan.changes.is_empty() {
             self.mark_dirty();
         }
@@ -96,15 +107,14 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     /// What a full pass would change on this host with the changes of a document, one line a change.
     pub(super) async fn plan_with(&mut self, after: &Intent, changes: &[Change]) -> Result<Vec<String>, CommandError> {
-        self.observe().await?;
         self.refuse_host_overlaps(changes).await?;
         Ok(self.plan_for(Some(after)).await.1.iter().map(ToString::to_string).collect())
     }
 
     async fn refuse_host_overlaps(&mut self, changes: &[Change]) -> Result<(), CommandError> {
-        for subnet in on_host(changes) {
-            self.refuse_host_overlap(subnet, None).await?;
+        if on_host(changes).next().is_some() {
+            self.observe().await?;
         }
-        Ok(())
+        on_host(changes).try_for_each(|subnet| self.check_host_overlap(subnet, None))
     }
 }

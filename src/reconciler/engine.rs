@@ -314,8 +314,12 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 
     /// Applies changes as one (see [`Intent::apply_whole`]) and commits them.
-    pub(super) async fn commit_whole(&mut self, changes: Vec<Change>) -> Result<(), super::CommandError> {
-        self.commit_by(Intent::apply_whole, changes, Vec::new()).await
+    pub(super) async fn commit_whole(
+        &mut self,
+        changes: Vec<Change>,
+        more: Vec<Write>,
+    ) -> Result<(), super::CommandError> {
+        self.commit_by(Intent::apply_whole, changes, more).await
     }
 
     /// Applies changes to the intent and commits them; where the store refuses, nothing has changed.
