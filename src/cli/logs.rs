@@ -58,7 +58,8 @@ async fn ports(client: &Client, name: &str) -> Result<Vec<PortInfo>, CliError> {
     Ok(found)
 }
 
-/// What journalctl is to look for: alternatives, each from the daemon alone, since anybody may write fields of a name.
+/// What journalctl is to look for: alternatives, each from the daemon alone, since anybody may write fields of a name,
+/// and be called as the daemon is, but not be root.
 fn matches(name: &str, ports: &[PortInfo]) -> Vec<String> {
     let mut fields = BTreeSet::from([format!("VMFABRIC_DOMAIN={name}")]);
     for port in ports {
@@ -70,7 +71,7 @@ fn matches(name: &str, ports: &[PortInfo]) -> Vec<String> {
         if !matches.is_empty() {
             matches.push("+".to_owned());
         }
-        matches.extend(["_COMM=vmfabricd".to_owned(), field]);
+        matches.extend(["_UID=0".to_owned(), "_COMM=vmfabricd".to_owned(), field]);
     }
     matches
 }
@@ -81,6 +82,6 @@ mod tests {
 
     #[test]
     fn only_the_daemons_own_words_are_shown() {
-        assert_eq!(matches("web", &[]), ["_COMM=vmfabricd", "VMFABRIC_DOMAIN=web"]);
+        assert_eq!(matches("web", &[]), ["_UID=0", "_COMM=vmfabricd", "VMFABRIC_DOMAIN=web"]);
     }
 }

@@ -129,7 +129,8 @@ fn leases_of(view: &View, pick: impl Fn(&IfName) -> bool) -> ByBridge {
     let networks = view.intent.networks().filter_map(|network| Some((network.id, own_bridge(view, network)?)));
     let bridges: BTreeMap<_, _> = networks.filter(|(_, bridge)| pick(bridge)).collect();
     let mut found: ByBridge = bridges.values().map(|bridge| ((*bridge).clone(), Vec::new())).collect();
-    for ((network, _), lease) in &view.leases {
+    // A delegated prefix is no address of the guest.
+    for ((network, _), lease) in view.leases.iter().filter(|(_, lease)| lease.prefix_length.is_none()) {
         let Some(list) = bridges.get(network).and_then(|bridge| found.get_mut(*bridge)) else { continue };
         let expires = if lease.expires == NEVER { 0 } else { view.lease_clock.to_wall(lease.expires) };
         list.push(LeaseRecord { expires, ..lease.clone() });

@@ -524,7 +524,8 @@ impl Reader {
             }
         }
         // Kilobytes of 1,024 bytes a second, and KiB (formatnetwork.html, "Quality of service").
-        let kbit = |text: &str| text.trim().parse::<u64>().ok().and_then(|n| u32::try_from(n * 8192 / 1000).ok());
+        let kbit =
+            |text: &str| text.trim().parse::<u64>().ok().and_then(|n| u32::try_from(n.checked_mul(8192)? / 1000).ok());
         let average = node.attribute("average").and_then(kbit).filter(|rate| *rate > 0)?;
         Some((average, node.attribute("burst").and_then(kbit).filter(|burst| *burst > 0)))
     }

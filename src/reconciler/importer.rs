@@ -311,7 +311,7 @@ async fn give_back(handle: &Handle, memos: &[ImportMemo], made: &[NetworkId]) ->
 /// A network's leases as libvirt's own file has them.
 fn leases_of(view: &super::View, id: NetworkId) -> Option<String> {
     view.intent.network(id)?;
-    let of_network = view.leases.iter().filter(|((network, _), _)| *network == id);
+    let of_network = view.leases.iter().filter(|((network, _), lease)| *network == id && lease.prefix_length.is_none());
     let leases: Vec<_> = of_network
         .map(|(_, lease)| {
             let expires = if lease.expires == NEVER { 0 } else { view.lease_clock.to_wall(lease.expires) };

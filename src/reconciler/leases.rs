@@ -100,6 +100,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             Ok(loaded) => {
                 self.view_mut().take_leases(loaded.leases);
                 self.touch_all();
+                // Prefixes may have been delegated.
+                self.mark_dirty();
             }
             Err(error) => tracing::warn!(%error, "leases cannot be read"),
         }
