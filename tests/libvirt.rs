@@ -155,14 +155,17 @@ impl Host {
     }
 
     fn publish(&mut self, wanted: &[&PublishedNetwork], earlier: &[&PublishedNetwork]) -> Published {
-        let wanted = wanted.iter().map(|&network| network.clone()).collect();
+        let wanted: Vec<PublishedNetwork> = wanted.iter().map(|&network| network.clone()).collect();
+        let all: BTreeSet<_> = wanted.iter().map(|network| network.uuid).collect();
+        let unwanted: BTreeSet<_> = earlier.iter().map(|network| network.uuid).filter(|id| !all.contains(id)).collect();
         self.handle.publish(wanted, earlier.iter().map(|network| network.uuid).collect());
-        self.published()
-    }
-
-    fn published(&mut self) -> Published {
+        // What was done by itself before is told, too.
         self.until(|event| match event {
-            LibvirtEvent::Published(published) => Some(published),
+            LibvirtEvent::Published(published) => {
+                let gone =
+                    published.removed.iter().chain(published.not_removed.keys()).copied().collect::<BTreeSet<_>>();
+                (published.networks.keys().eq(&all) && gone == unwanted).then_some(published)
+            }
             _ => None,
         })
     }
