@@ -233,9 +233,36 @@ async fn undo(handle: &Handle, request: &ImportRequest) -> Result<Vec<ImportRepo
     let reports = memos.iter().map(report).collect();
     if !request.dry_run {
         let ids: Vec<NetworkId> = memos.iter().map(ImportMemo::id).collect();
+        refuse_taken_bridges(handle, &memos).await?;
         give_back(handle, &memos, &ids).await?;
     }
     Ok(reports)
+}
+
+/// Before anything of ours goes: libvirt answers, and the bridges that its networks had are free.
+async fn refuse_taken_bridges(handle: &Handle, memos: &[ImportMemo]) -> Result<(), CommandError> {
+    let networks = with_libvirt(handle, Host::networks).await?;
+    let is_memos = |uuid| memos.iter().any(|memo| memo.uuid == uuid);
+    for other in networks.iter().filter(|network| !is_memos(network.uuid)) {
+        let named = |memo: &&ImportMemo| memo.bridge.as_ref().is_some_and(|bridge| has_bridge(&other.xml, bridge));
+        if let Some(memo) = memos.iter().find(named) {
+            return Err(CommandError::Import(format!(
+                "network '{}' cannot be given back: libvirt's network '{}' has its bridge by now; give that one another \
+                 bridge (virsh net-edit {}), then undo again",
+                memo.name, other.name, other.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a libvirt network's definition names this bridge.
+fn has_bridge(xml: &str, bridge: &IfName) -> bool {
+    let name = bridge.as_str();
+    roxmltree::Document::parse(xml).is_ok_and(|document| {
+        let mut nodes = document.root_element().children();
+        nodes.any(|node| node.has_tag_name("bridge") && node.attribute("name") == Some(name))
+    })
 }
 
 /// Takes our networks away, makes libvirt's as they were, and moves the guests back.

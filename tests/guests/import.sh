@@ -85,6 +85,11 @@ check "libvirt lets go of it, and all is well" eval "virsh detach-device direct 
 
 check "ping again" begin_ping
 began_import=$EPOCHREALTIME
+virsh -q net-define /dev/stdin <<<"<network><name>taker</name><bridge name='virbr0'/><ip address='192.0.2.1'/></network>"
+check "what cannot be given back stays ours, with the reason" \
+  fails_saying "has its bridge by now|net-edit taker" vmfabric import-libvirt --undo default
+check "and works on" vmfabric network show default
+virsh -q net-undefine taker
 need "vmfabric import-libvirt --undo default" vmfabric import-libvirt --undo default
 echo "                 it took $(awk "BEGIN { printf \"%.2f\", $EPOCHREALTIME - $began_import }") s"
 check "the guests are on libvirt's bridge" eval "on_bridge virbr0 web $web && on_bridge virbr0 db $db && on_bridge virbr0 direct $direct"
