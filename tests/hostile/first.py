@@ -31,7 +31,9 @@ class Nic:
 
     @property
     def tap(self):
-        return next(p["tap"] for p in json.loads(vmfabric("port", "list", "--json")) if p["name"] == self.name)
+        named = lambda: next(p["tap"] for p in json.loads(vmfabric("port", "list", "--json")) if p["name"] == self.name)
+        assert wait(named), f"{self.name} has no tap"
+        return named()
 
     def goes_on(self, frames=300):
         sent = lambda: int(open(f"/sys/class/net/{self.tap}/statistics/rx_packets").read())
@@ -87,11 +89,11 @@ for signal in (15, 9):
     eve.goes_on()
     judge("when it starts again", started, heard=True)
 enter("upgrade")
-run("sh", "-c", "cp /usr/sbin/vmfabricd /usr/sbin/vmfabricd.new && mv /usr/sbin/vmfabricd.new /usr/sbin/vmfabricd")
+run("sh", "-c", "cd /usr/sbin && mv vmfabricd vmfabricd.former && ln vmfabricd.former vmfabricd")
 stop_daemon(15)
 start_daemon()
 eve.goes_on()
-judge("when another build takes over", "upgrade", heard=True)
+judge("when its program is replaced, as by an upgrade", "upgrade", heard=True)
 enter("again")
 run("virsh", "destroy", "eve")
 run("virsh", "start", "eve")

@@ -221,8 +221,10 @@ control.watch = watch
 sender = Sender(control)
 control.start()
 sender.goes_on(200)
-table.row(f"control: the same frames from a port without port security are seen ({len(unlawful.get(phases.phase, []))} times)",
-          {v for v, _, _ in unlawful.get(phases.phase, [])} >= {"w101", "w102", "wire"})
+seen_by = lambda: {v for v, _, _ in list(unlawful.get("control", []))}
+wait(lambda: seen_by() >= {"w101", "w102", "wire"})
+table.row(f"control: the same frames from a port without port security are seen ({len(unlawful.get('control', []))} times)",
+          seen_by() >= {"w101", "w102", "wire"})
 sender.stop()
 ended.set()
 table.finish()
