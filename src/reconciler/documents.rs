@@ -86,7 +86,10 @@ fn on_host(changes: &[Change]) -> impl Iterator<Item = &Subnet> {
 impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     pub(super) async fn apply_document(&mut self, request: DocumentRequest) -> Result<PreparedDocument, CommandError> {
         let prepared = request.prepare(&self.view())?;
-        self.refuse_host_overlaps(&prepared.plan.changes).await?;
+        if on_host(&prepared.plan.changes).next().is_some() {
+            self.observe().await?;
+            self.check_host_overlaps(&prepared.plan.changes)?;
+        }
         // What was taken over from libvirt and is deleted is not to come back.
         let imports: Vec<NetworkId> = {
             let view = self.view();
@@ -107,14 +110,12 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
 
     /// What a full pass would change on this host with the changes of a document, one line a change.
     pub(super) async fn plan_with(&mut self, after: &Intent, changes: &[Change]) -> Result<Vec<String>, CommandError> {
-        self.refuse_host_overlaps(changes).await?;
+        self.observe().await?;
+        self.check_host_overlaps(changes)?;
         Ok(self.plan_for(Some(after)).await.1.iter().map(ToString::to_string).collect())
     }
 
-    async fn refuse_host_overlaps(&mut self, changes: &[Change]) -> Result<(), CommandError> {
-        if on_host(changes).next().is_some() {
-            self.observe().await?;
-        }
+    fn check_host_overlaps(&self, changes: &[Change]) -> Result<(), CommandError> {
         on_host(changes).try_for_each(|subnet| self.check_host_overlap(subnet, None))
     }
 }
