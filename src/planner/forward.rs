@@ -1,7 +1,7 @@
 //! Our inet table: NAT and forwarding for our subnets, and what guests may ask of the host itself.
 
 use super::{
-    DelegatedPrefix, Input, Plan,
+    Input, Plan,
     bridge::Placements,
     filter::{is_single, plain},
     l3::{Gateway, gateway_name},
@@ -167,9 +167,7 @@ fn isolated<'a>(
         }
         let Some(link) = link(port.network) else { continue };
         port.fixed_ips.iter().for_each(|ip| insert(&link, &IpNet::from(ip.address)));
-        let own = |d: &&DelegatedPrefix| d.network == port.network && d.mac == port.mac;
-        let delegated = input.delegated.iter().filter(own).map(|delegated| IpNet::from(delegated.prefix));
-        prefixes.entry(link.clone()).or_default().extend(delegated);
+        prefixes.entry(link.clone()).or_default().extend(input.delegated_to(port).map(IpNet::from));
         for pair in &port.security.address_pairs {
             match is_single(&pair.ip) {
                 true => insert(&link, &pair.ip),

@@ -16,7 +16,7 @@ pub use problem::{Problem, Subject};
 
 use crate::{
     datapath::{Datapath, Observed, Sysctl},
-    intent::{HostConfig, Intent, NetworkId, PortId},
+    intent::{HostConfig, Intent, NetworkId, Port, PortId},
     net::{IfName, Ipv6Net, MacAddr},
 };
 use std::collections::BTreeMap;
@@ -33,6 +33,15 @@ pub struct Input<'a> {
     pub previous: &'a BTreeMap<Sysctl, String>,
     /// Prefixes that guests were delegated by DHCPv6.
     pub delegated: &'a [DelegatedPrefix],
+}
+
+impl<'a> Input<'a> {
+    /// The prefixes that a port's guest was delegated.
+    fn delegated_to(&self, port: &Port) -> impl Iterator<Item = Ipv6Net> + use<'a> {
+        let (network, mac) = (port.network, port.mac);
+        let own = self.delegated.iter().filter(move |delegated| (delegated.network, delegated.mac) == (network, mac));
+        own.map(|delegated| delegated.prefix)
+    }
 }
 
 /// A prefix behind the guest with this NIC.

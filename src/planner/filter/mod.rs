@@ -6,11 +6,11 @@
 mod groups;
 mod program;
 
-use super::{DelegatedPrefix, Input, Plan, Problem, Subject, bridge::Placements};
+use super::{Input, Plan, Problem, Subject, bridge::Placements};
 use crate::{
     datapath::{BOUND, Family, Table, link_element, owned_alias},
-    intent::{Direction, Network, NetworkId, Port, PortId, Protection, ResourceName, Segment, Subnet},
-    net::{IfName, IpNet, MacAddr, VlanId},
+    intent::{AddressPair, Direction, Network, NetworkId, Port, PortId, Protection, ResourceName, Segment, Subnet},
+    net::{IfName, IpNet, Ipv6Net, MacAddr, VlanId},
 };
 use groups::{Groups, tracks};
 pub(super) use groups::{is_single, plain};
@@ -164,15 +164,14 @@ fn add_guest<'a>(input: Input<'_>, guest: &Guest<'a>, groups: &mut Groups<'a>, t
     }
     add_sources(guest, &tap, table);
     // What it was delegated is behind it, and has no neighbours on this link.
-    let own = |d: &&DelegatedPrefix| d.network == guest.port.network && d.mac == guest.port.mac;
     // nft takes no prefix that is within another of the same set.
-    let within = |d: &&DelegatedPrefix| {
+    let within = |prefix: &Ipv6Net| {
         let pairs = &guest.port.security.address_pairs;
-        pairs.iter().any(|pair| pair.mac.is_none_or(|mac| mac == d.mac) && pair.ip.contains(&IpNet::from(d.prefix)))
+        let same_mac = |pair: &&AddressPair| pair.mac.is_none_or(|mac| mac == guest.port.mac);
+        pairs.iter().filter(same_mac).any(|pair| pair.ip.contains(&IpNet::from(*prefix)))
     };
-    for delegated in input.delegated.iter().filter(own).filter(|d| !within(d)) {
-        let element = format!("{tap} . {} . {}", delegated.mac, delegated.prefix);
-        insert(table, PREFIXES6, [element]);
+    for prefix in input.delegated_to(guest.port).filter(|prefix| !within(prefix)) {
+        insert(table, PREFIXES6, [format!("{tap} . {} . {prefix}", guest.port.mac)]);
     }
     for (map, direction) in [(OUT, Direction::Egress), (IN, Direction::Ingress)] {
         if let Some(chain) = groups.chain_of(guest, direction, table) {

@@ -4,7 +4,7 @@
 //! is VLAN on a trunk, and the rule would not match.
 
 use crate::datapath::{BOUND, Set, Table, Text};
-use std::{collections::BTreeSet, fmt::Write};
+use std::collections::BTreeSet;
 
 /// Our bridges: nothing passes there but from and to what is bound.
 pub(super) const BRIDGES: &str = "bridges";
@@ -304,20 +304,16 @@ pub(super) fn fixed(Shape { meta, tracks, logs }: Shape) -> Table {
     table.chains.extend(chains.map(|(name, rules)| ((*name).to_owned(), Text::from(*rules))));
     if tracks {
         for way in ["in", "out"] {
-            let mut refuse = String::new();
-            for (direction, bit) in refused_at(way) {
-                let mark = format!("ct mark set ct mark | {bit:#x}");
-                let _ = writeln!(refuse, "ct direction {direction} ct state {TRACKED_STATES} {mark}");
-            }
-            let refuse = refuse + "goto drop_group_" + way;
-            table.chains.insert(format!("refuse_{way}"), refuse.into());
+            let marking = |mark: fn(u32) -> String| {
+                refused_at(way).map(|(direction, bit)| {
+                    format!("ct direction {direction} ct state {TRACKED_STATES} ct mark set ct mark {}\n", mark(bit))
+                })
+            };
+            let refuse = marking(|bit| format!("| {bit:#x}")).concat() + "goto drop_group_" + way;
             // Nothing but a rule that lets it pass clears the bit: between clearing and setting it again others would pass.
-            let mut allow = String::new();
-            for (direction, bit) in refused_at(way) {
-                let mark = format!("ct mark set ct mark & {}", !bit);
-                let _ = writeln!(allow, "ct direction {direction} ct state {TRACKED_STATES} {mark}");
-            }
-            table.chains.insert(format!("allow_{way}"), (allow + "accept").into());
+            let allow = marking(|bit| format!("& {}", !bit)).concat() + "accept";
+            table.chains.insert(format!("refuse_{way}"), refuse.into());
+            table.chains.insert(format!("allow_{way}"), allow.into());
         }
         table.chains.insert(TRACKING.to_owned(), TRACKING_RULES.into());
     }
