@@ -270,6 +270,30 @@ impl NetworkDraft {
 }
 
 impl SubnetDraft {
+    /// A block on a network, given by name or identity; all else by default.
+    pub fn new(network: String, cidr: IpNet) -> Self {
+        Self {
+            network,
+            name: None,
+            cidr,
+            gateway: None,
+            host_address: None,
+            pools: None,
+            dhcp: None,
+            dns_servers: Vec::new(),
+            host_routes: Vec::new(),
+            forward: None,
+            lease_seconds: None,
+            dhcp_options: Vec::new(),
+            dhcp_boot: Vec::new(),
+            dhcp_relays: Vec::new(),
+            ipv6_mode: None,
+            pd_block: None,
+            pd_length: None,
+            ntp_servers: Vec::new(),
+        }
+    }
+
     pub fn of(subnet: &Subnet) -> Self {
         let taken: Vec<IpAddr> = subnet.gateway.into_iter().chain(subnet.host_address).collect();
         let chosen = match subnet.dhcp && !subnet.autoconfigured() {

@@ -347,24 +347,12 @@ impl Reader {
         }
         let dhcp = first(ip, "dhcp");
         let mut subnet = SubnetDraft {
-            network: self.imported.name.to_string(),
-            name: None,
-            cidr: cidr.into(),
             gateway: (forward != Forward::None).then_some(address.into()),
             host_address: Some(address.into()),
             pools: Some(Vec::new()),
             dhcp: Some(dhcp.is_some()),
-            dns_servers: Vec::new(),
-            host_routes: Vec::new(),
             forward: Some(forward),
-            lease_seconds: None,
-            dhcp_options: Vec::new(),
-            dhcp_boot: Vec::new(),
-            dhcp_relays: Vec::new(),
-            ipv6_mode: None,
-            pd_block: None,
-            pd_length: None,
-            ntp_servers: Vec::new(),
+            ..SubnetDraft::new(self.imported.name.to_string(), cidr.into())
         };
         if let Some(dhcp) = dhcp {
             self.dhcp(dhcp, address, &mut subnet);

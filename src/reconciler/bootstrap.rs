@@ -61,24 +61,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         // Only to complete the subnet against; what counts is the commit below.
         let _ = with_network.apply(vec![Change::PutNetwork(network.clone())], &host)?;
         let subnet = SubnetDraft {
-            network: network.id.to_string(),
             name: Some(name),
-            cidr,
-            gateway: None,
-            host_address: None,
-            pools: None,
-            dhcp: None,
-            dns_servers: Vec::new(),
-            host_routes: Vec::new(),
             forward: Some(Forward::Nat),
-            lease_seconds: None,
-            dhcp_options: Vec::new(),
-            dhcp_boot: Vec::new(),
-            dhcp_relays: Vec::new(),
-            ipv6_mode: None,
-            pd_block: None,
-            pd_length: None,
-            ntp_servers: Vec::new(),
+            ..SubnetDraft::new(network.id.to_string(), cidr)
         };
         let subnet = subnet.complete(SubnetId(Uuid::new_v4()), &with_network)?;
         tracing::info!(network = NAME, %cidr, "first start: made a network for guests");
