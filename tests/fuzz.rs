@@ -35,17 +35,13 @@ fn seeds_and_findings_of_dns() {
     inputs("dns").iter().for_each(|input| dns::run(input));
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// Seeds put one after another in any order, cut and altered: a fuzzer without eyes.
-    #[test]
-    fn altered_seeds_of_dhcpv4(
-        parts in prop::collection::vec(any::<prop::sample::Index>(), 1..12),
-        steps in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..4), 12),
-        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..24),
-    ) {
-        let seeds = inputs("dhcpv4");
+/// Seeds of a target put one after another in any order, cut and altered: a fuzzer without eyes.
+fn altered(target: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
+    let seeds = inputs(target);
+    let parts = prop::collection::vec(any::<prop::sample::Index>(), 1..12);
+    let steps = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..4), 12);
+    let flips = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..24);
+    (parts, steps, flips).prop_map(move |(parts, steps, flips)| {
         let mut input = Vec::new();
         for (part, step) in parts.iter().zip(steps) {
             input.extend(part.get(&seeds));
@@ -55,25 +51,20 @@ proptest! {
             let at = at.index(input.len());
             input[at] = value;
         }
+        input
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn altered_seeds_of_dhcpv4(input in altered("dhcpv4")) {
         dhcpv4::run(&input);
     }
 
     #[test]
-    fn altered_seeds_of_dhcpv6(
-        parts in prop::collection::vec(any::<prop::sample::Index>(), 1..12),
-        steps in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..4), 12),
-        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..24),
-    ) {
-        let seeds = inputs("dhcpv6");
-        let mut input = Vec::new();
-        for (part, step) in parts.iter().zip(steps) {
-            input.extend(part.get(&seeds));
-            input.extend(step);
-        }
-        for (at, value) in flips {
-            let at = at.index(input.len());
-            input[at] = value;
-        }
+    fn altered_seeds_of_dhcpv6(input in altered("dhcpv6")) {
         dhcpv6::run(&input);
     }
 }
