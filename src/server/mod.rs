@@ -1,6 +1,7 @@
 //! Sockets and timers that drive the protocol engines.
 
 pub mod clock;
+mod commits;
 pub mod dhcpv4;
 pub mod dhcpv6;
 pub mod dns;

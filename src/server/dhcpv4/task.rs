@@ -1,23 +1,21 @@
 use super::{Command, CommitError, DhcpEvent, LeaseStore, Link, probe::Verdict, queue::FairQueue};
 use crate::{
     protocol::dhcpv4::{Commit, Engine, Lease, Origin, Output, Sender},
-    server::clock::LeaseClock,
+    server::{
+        clock::LeaseClock,
+        commits::{Commits, Reports},
+    },
 };
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::{
-    future::Future,
-    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
-    sync::mpsc::{self, error::TrySendError},
+    sync::mpsc,
     time::{sleep, sleep_until, timeout},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
-/// Packets wait while this many leases are on their way to the disk.
-const MAX_IN_FLIGHT: usize = 1_024;
 /// Packets served at a time, before commits and commands get their turn.
 const BATCH: usize = 64;
 /// Packets taken from the kernel at a time: more than are served, so that the queue drops what is too much, port by
@@ -28,23 +26,14 @@ const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 const LONGEST_SLEEP: u64 = 60;
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-type InFlight = Pin<Box<dyn Future<Output = Vec<(Commit, Result<(), CommitError>)>> + Send>>;
-
 pub(super) struct Server<S> {
     engine: Engine,
     clock: LeaseClock,
     /// `None` while the interface is gone.
     link: Option<Link>,
-    store: Arc<S>,
-    events: mpsc::Sender<DhcpEvent>,
-    lagged: bool,
-    store_failed: bool,
+    reports: Reports,
     queue: FairQueue<Packet>,
-    /// To be handed to the store together.
-    outbox: Vec<Commit>,
-    in_flight: FuturesUnordered<InFlight>,
-    /// Leases in `in_flight`.
-    committing: usize,
+    commits: Commits<S, Commit>,
 }
 
 #[derive(Debug)]
@@ -65,14 +54,9 @@ impl<S: LeaseStore<Lease>> Server<S> {
             engine,
             clock,
             link: Some(link),
-            store,
-            events,
-            lagged: false,
-            store_failed: false,
+            reports: Reports::new("DHCP", events),
             queue: FairQueue::new(),
-            outbox: Vec::new(),
-            in_flight: FuturesUnordered::new(),
-            committing: 0,
+            commits: Commits::new(store),
         }
     }
 
@@ -83,7 +67,7 @@ impl<S: LeaseStore<Lease>> Server<S> {
         let mut verdicts = Vec::new();
         loop {
             self.serve();
-            let busy = !self.queue.is_empty() && self.committing < MAX_IN_FLIGHT;
+            let busy = !self.queue.is_empty() && !self.commits.is_full();
             let now = self.clock.now();
             let deadline = self.engine.next_deadline().map(|at| at.saturating_sub(now).min(LONGEST_SLEEP));
             let probe = self.link.as_ref().and_then(|link| link.prober.next_deadline());
@@ -99,7 +83,7 @@ impl<S: LeaseStore<Lease>> Server<S> {
                     }
                     Some(Command::Stop) | None => break,
                 },
-                Some(landed) = self.in_flight.next() => self.landed(landed),
+                Some(landed) = self.commits.landed() => self.landed(landed),
                 lost = receive(self.link.as_ref(), &mut buffer, &mut packets) => {
                     self.take_in(&mut packets);
                     if let Some(error) = lost {
@@ -118,9 +102,8 @@ impl<S: LeaseStore<Lease>> Server<S> {
                     }
                     self.judge(&mut verdicts);
                 }
-                () = room(&self.events), if self.lagged => {
-                    self.lagged = false;
-                    self.emit(DhcpEvent::Lagged { network: self.engine.scope().network });
+                () = self.reports.room(), if self.reports.is_lagged() => {
+                    self.reports.catch_up(self.engine.scope().network);
                 }
                 () = sleep(REOPEN_INTERVAL), if self.link.is_none() => self.reopen(),
                 () = sleep(Duration::from_secs(deadline.unwrap_or(LONGEST_SLEEP))), if deadline.is_some() => {
@@ -130,11 +113,11 @@ impl<S: LeaseStore<Lease>> Server<S> {
                 () = tokio::task::yield_now(), if busy => {}
             }
         }
-        self.hand_over();
+        self.commits.hand_over();
         let drain = async {
-            while let Some(landed) = self.in_flight.next().await {
+            while let Some(landed) = self.commits.landed().await {
                 self.landed(landed);
-                self.hand_over();
+                self.commits.hand_over();
             }
         };
         if timeout(STOP_TIMEOUT, drain).await.is_err() {
@@ -166,45 +149,26 @@ impl<S: LeaseStore<Lease>> Server<S> {
     fn serve(&mut self) {
         let now = self.clock.now();
         for _ in 0..BATCH {
-            if self.committing + self.outbox.len() >= MAX_IN_FLIGHT {
+            if self.commits.is_full() {
                 break;
             }
             let Some(Packet { from, payload }) = self.queue.pop() else { break };
             let outputs = self.engine.handle(&payload, from, now);
             self.apply(outputs);
         }
-        self.hand_over();
-    }
-
-    /// All that waits goes to the store as one.
-    fn hand_over(&mut self) {
-        if self.outbox.is_empty() {
-            return;
-        }
-        let (store, commits) = (Arc::clone(&self.store), std::mem::take(&mut self.outbox));
-        self.committing += commits.len();
-        let changes = commits.iter().map(|commit| commit.change().clone()).collect();
-        self.in_flight.push(Box::pin(async move { commits.into_iter().zip(store.commit(changes).await).collect() }));
+        self.commits.hand_over();
     }
 
     fn landed(&mut self, landed: Vec<(Commit, Result<(), CommitError>)>) {
-        self.committing = self.committing.saturating_sub(landed.len());
         let (network, now) = (self.engine.scope().network, self.clock.now());
         for (commit, result) in landed {
             let outputs = match result {
                 Ok(()) => {
-                    // Renewals are stored on a full disk too.
-                    if commit.is_new() && std::mem::take(&mut self.store_failed) {
-                        info!(%network, "DHCP leases can be stored again");
-                        self.emit(DhcpEvent::StoreRecovered { network });
-                    }
+                    self.reports.stored(network, commit.is_new());
                     self.engine.confirm(commit, now)
                 }
                 Err(reason) => {
-                    if !std::mem::replace(&mut self.store_failed, true) {
-                        error!(%network, %reason, "DHCP leases cannot be stored, so no new ones are granted");
-                        self.emit(DhcpEvent::StoreFailed { network, reason: reason.to_string() });
-                    }
+                    self.reports.not_stored(network, &reason);
                     self.engine.abandon(commit, now)
                 }
             };
@@ -232,13 +196,13 @@ impl<S: LeaseStore<Lease>> Server<S> {
                         debug!(interface = %scope.interface, %error, to = ?datagram.destination, "DHCP reply not sent");
                     }
                 }
-                Output::Persist(commit) => self.outbox.push(commit),
+                Output::Persist(commit) => self.commits.push(commit),
                 Output::Probe(address) => {
                     if let Some(link) = &mut self.link {
                         link.prober.start(address, Instant::now());
                     }
                 }
-                Output::Report(event) => self.emit(DhcpEvent::Protocol(event)),
+                Output::Report(event) => self.reports.tell(DhcpEvent::Protocol(event)),
             }
         }
     }
@@ -247,7 +211,7 @@ impl<S: LeaseStore<Lease>> Server<S> {
         let (network, interface) = (self.engine.scope().network, self.engine.scope().interface.clone());
         warn!(%interface, %error, "DHCP server lost its interface");
         self.link = None;
-        self.emit(DhcpEvent::InterfaceLost { network, interface });
+        self.reports.tell(DhcpEvent::InterfaceLost { network, interface });
     }
 
     fn reopen(&mut self) {
@@ -256,30 +220,13 @@ impl<S: LeaseStore<Lease>> Server<S> {
             Ok(link) => {
                 info!(%interface, "DHCP server has its interface back");
                 self.link = Some(link);
-                self.emit(DhcpEvent::InterfaceBack { network, interface });
+                self.reports.tell(DhcpEvent::InterfaceBack { network, interface });
                 // What was looked for meanwhile is looked for anew.
                 let outputs = self.engine.reprobe();
                 self.apply(outputs);
             }
             Err(error) => debug!(%interface, %error, "DHCP server waits for its interface"),
         }
-    }
-
-    /// Never waits: the one who takes the events may be waiting for this task.
-    fn emit(&mut self, event: DhcpEvent) {
-        if self.lagged {
-            return;
-        }
-        if let Err(TrySendError::Full(_)) = self.events.try_send(event) {
-            self.lagged = true;
-        }
-    }
-}
-
-/// Waits until the channel has room; for ever where nobody takes events any more.
-async fn room(events: &mpsc::Sender<DhcpEvent>) {
-    if events.reserve().await.is_err() {
-        std::future::pending().await
     }
 }
 

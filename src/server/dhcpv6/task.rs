@@ -9,34 +9,28 @@ use crate::{
     },
     server::{
         clock::LeaseClock,
+        commits::{Commits, Reports},
         dhcpv4::{DhcpEvent, queue::FairQueue},
         leases::{CommitError, LeaseStore},
     },
 };
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::{
-    future::Future,
-    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
-    sync::mpsc::{self, error::TrySendError},
+    sync::mpsc,
     time::{sleep, timeout},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
-/// As for DHCPv4: packets wait while this many leases are on their way to the disk; packets served at a time, and taken
-/// from the kernel at a time.
-const MAX_IN_FLIGHT: usize = 1_024;
+/// As for DHCPv4: packets served at a time, and taken from the kernel at a time.
 const BATCH: usize = 64;
 const INTAKE: usize = 512;
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// The boot's clock counts while the host sleeps, and the runtime's does not: deadlines are looked at again after this.
 const LONGEST_SLEEP: u64 = 60;
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-
-type InFlight = Pin<Box<dyn Future<Output = Vec<(Commit, Result<(), CommitError>)>> + Send>>;
 
 pub(super) struct Server<S> {
     engine: Engine,
@@ -46,16 +40,9 @@ pub(super) struct Server<S> {
     clock: LeaseClock,
     /// `None` while the interface is gone.
     link: Option<Link>,
-    store: Arc<S>,
-    events: mpsc::Sender<DhcpEvent>,
-    lagged: bool,
-    store_failed: bool,
+    reports: Reports,
     queue: FairQueue<(Sender, Message)>,
-    /// To be handed to the store together.
-    outbox: Vec<Commit>,
-    in_flight: FuturesUnordered<InFlight>,
-    /// Commits in `in_flight`.
-    committing: usize,
+    commits: Commits<S, Commit>,
 }
 
 impl<S: LeaseStore<Lease>> Server<S> {
@@ -73,14 +60,9 @@ impl<S: LeaseStore<Lease>> Server<S> {
             started: Instant::now(),
             clock,
             link: Some(link),
-            store,
-            events,
-            lagged: false,
-            store_failed: false,
+            reports: Reports::new("DHCPv6", events),
             queue: FairQueue::new(),
-            outbox: Vec::new(),
-            in_flight: FuturesUnordered::new(),
-            committing: 0,
+            commits: Commits::new(store),
         }
     }
 
@@ -90,7 +72,7 @@ impl<S: LeaseStore<Lease>> Server<S> {
         let mut packets = Vec::with_capacity(INTAKE);
         loop {
             self.serve();
-            let busy = !self.queue.is_empty() && self.committing < MAX_IN_FLIGHT;
+            let busy = !self.queue.is_empty() && !self.commits.is_full();
             let now = self.clock.now();
             let deadline = self.engine.next_deadline().map(|at| at.saturating_sub(now).min(LONGEST_SLEEP));
             let speak = self.advertiser.as_ref().filter(|_| self.link.is_some()).map(ra::Engine::next_deadline);
@@ -108,7 +90,7 @@ impl<S: LeaseStore<Lease>> Server<S> {
                     }
                     None => break,
                 },
-                Some(landed) = self.in_flight.next() => self.landed(landed),
+                Some(landed) = self.commits.landed() => self.landed(landed),
                 lost = receive(self.link.as_ref(), &mut buffer, &mut packets) => {
                     self.take_in(&mut packets);
                     if let Some(error) = lost {
@@ -116,9 +98,8 @@ impl<S: LeaseStore<Lease>> Server<S> {
                     }
                 }
                 () = sleep(speak.unwrap_or_default()), if speak.is_some() => self.speak(),
-                () = room(&self.events), if self.lagged => {
-                    self.lagged = false;
-                    self.emit(DhcpEvent::Lagged { network: self.engine.scope().network });
+                () = self.reports.room(), if self.reports.is_lagged() => {
+                    self.reports.catch_up(self.engine.scope().network);
                 }
                 () = sleep(REOPEN_INTERVAL), if self.link.is_none() => self.reopen(),
                 () = sleep(Duration::from_secs(deadline.unwrap_or(LONGEST_SLEEP))), if deadline.is_some() => {
@@ -128,11 +109,11 @@ impl<S: LeaseStore<Lease>> Server<S> {
                 () = tokio::task::yield_now(), if busy => {}
             }
         }
-        self.hand_over();
+        self.commits.hand_over();
         let drain = async {
-            while let Some(landed) = self.in_flight.next().await {
+            while let Some(landed) = self.commits.landed().await {
                 self.landed(landed);
-                self.hand_over();
+                self.commits.hand_over();
             }
         };
         if timeout(STOP_TIMEOUT, drain).await.is_err() {
@@ -195,7 +176,7 @@ impl<S: LeaseStore<Lease>> Server<S> {
     fn serve(&mut self) {
         let (now, millis) = (self.clock.now(), self.millis());
         for _ in 0..BATCH {
-            if self.committing + self.outbox.len() >= MAX_IN_FLIGHT {
+            if self.commits.is_full() {
                 break;
             }
             let Some((from, message)) = self.queue.pop() else { break };
@@ -211,46 +192,19 @@ impl<S: LeaseStore<Lease>> Server<S> {
                 }
             }
         }
-        self.hand_over();
-    }
-
-    /// All that waits goes to the store as one.
-    fn hand_over(&mut self) {
-        if self.outbox.is_empty() {
-            return;
-        }
-        let (store, commits) = (Arc::clone(&self.store), std::mem::take(&mut self.outbox));
-        self.committing += commits.len();
-        let changes = commits.iter().flat_map(|commit| commit.changes().iter().cloned()).collect();
-        self.in_flight.push(Box::pin(async move {
-            let mut results = store.commit(changes).await.into_iter();
-            // A commit is stored when all of its changes are.
-            let whole = |commit: Commit| {
-                let own: Vec<_> = results.by_ref().take(commit.changes().len()).collect();
-                (commit, own.into_iter().collect::<Result<(), _>>())
-            };
-            commits.into_iter().map(whole).collect()
-        }));
+        self.commits.hand_over();
     }
 
     fn landed(&mut self, landed: Vec<(Commit, Result<(), CommitError>)>) {
-        self.committing = self.committing.saturating_sub(landed.len());
         let (network, now) = (self.engine.scope().network, self.clock.now());
         for (commit, result) in landed {
             let outputs = match result {
                 Ok(()) => {
-                    // Renewals are stored on a full disk too.
-                    if commit.is_new() && std::mem::take(&mut self.store_failed) {
-                        info!(%network, "DHCPv6 leases can be stored again");
-                        self.emit(DhcpEvent::StoreRecovered { network });
-                    }
+                    self.reports.stored(network, commit.is_new());
                     self.engine.confirm(commit, now)
                 }
                 Err(reason) => {
-                    if !std::mem::replace(&mut self.store_failed, true) {
-                        error!(%network, %reason, "DHCPv6 leases cannot be stored, so no new ones are granted");
-                        self.emit(DhcpEvent::StoreFailed { network, reason: reason.to_string() });
-                    }
+                    self.reports.not_stored(network, &reason);
                     self.engine.abandon(commit, now)
                 }
             };
@@ -268,8 +222,8 @@ impl<S: LeaseStore<Lease>> Server<S> {
                         debug!(%interface, %error, to = %datagram.address, "DHCPv6 reply not sent");
                     }
                 }
-                Output::Persist(commit) => self.outbox.push(commit),
-                Output::Report(event) => self.emit(DhcpEvent::Protocol6(event)),
+                Output::Persist(commit) => self.commits.push(commit),
+                Output::Report(event) => self.reports.tell(DhcpEvent::Protocol6(event)),
             }
         }
     }
@@ -278,7 +232,7 @@ impl<S: LeaseStore<Lease>> Server<S> {
         let (network, interface) = (self.engine.scope().network, self.engine.scope().interface.clone());
         warn!(%interface, %error, "DHCPv6 server lost its interface");
         self.link = None;
-        self.emit(DhcpEvent::InterfaceLost { network, interface });
+        self.reports.tell(DhcpEvent::InterfaceLost { network, interface });
     }
 
     fn reopen(&mut self) {
@@ -287,7 +241,7 @@ impl<S: LeaseStore<Lease>> Server<S> {
             Ok(link) => {
                 info!(%interface, "DHCPv6 server has its interface back");
                 self.link = Some(link);
-                self.emit(DhcpEvent::InterfaceBack { network, interface });
+                self.reports.tell(DhcpEvent::InterfaceBack { network, interface });
                 // Hosts hear of their router anew.
                 let now = self.millis();
                 self.advertiser = self.advertiser.take().map(|old| ra::Engine::new(old.router().clone(), now));
@@ -295,28 +249,11 @@ impl<S: LeaseStore<Lease>> Server<S> {
             Err(error) => debug!(%interface, %error, "DHCPv6 server waits for its interface"),
         }
     }
-
-    /// Never waits: the one who takes the events may be waiting for this task.
-    fn emit(&mut self, event: DhcpEvent) {
-        if self.lagged {
-            return;
-        }
-        if let Err(TrySendError::Full(_)) = self.events.try_send(event) {
-            self.lagged = true;
-        }
-    }
 }
 
 /// For delays, which need no secret.
 fn random() -> u64 {
     getrandom::u64().unwrap_or_default()
-}
-
-/// Waits until the channel has room; for ever where nobody takes events any more.
-async fn room(events: &mpsc::Sender<DhcpEvent>) {
-    if events.reserve().await.is_err() {
-        std::future::pending().await
-    }
 }
 
 /// Fills `packets`; the error with which the interface was lost, if it was. Waits for ever without an interface.
