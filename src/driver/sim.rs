@@ -63,6 +63,11 @@ impl SimHost {
         self.state().observed.datapath.forget_link(name);
     }
 
+    /// Takes all limits of traffic away, as somebody else does.
+    pub fn drop_limits(&self) {
+        self.state().observed.datapath.limits.clear();
+    }
+
     /// After `changes` more, each one fails, and so do questions for connections, until told otherwise (`None`: never).
     pub fn fail_after(&self, changes: Option<usize>) {
         self.state().budget = changes;

@@ -1,6 +1,6 @@
 use super::{
     Command, HookIndex, ImportMemo, Notice, Outlets, Problem, View, leases::Trouble, listed_texts::ListedTexts,
-    previous_sysctls, services::services_of,
+    previous_sysctls, services::services_of, yielded::Yielded,
 };
 use crate::{
     backend::{Driver, LinkEvent, Loaded, Store, StoreError, Write},
@@ -78,6 +78,7 @@ pub struct Engine<D, S, O> {
     pub(super) dhcp_problems: BTreeMap<(NetworkId, Trouble), Problem>,
     pub(super) libvirt_problems: BTreeMap<Uuid, Problem>,
     pub(super) guest_problems: BTreeMap<Uuid, Vec<Problem>>,
+    pub(super) yielded: Yielded,
     /// Whether a change may have taken away what connections under way were allowed by.
     pub(super) revoking: bool,
     dirty: Option<Dirty>,
@@ -136,6 +137,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             dhcp_problems: BTreeMap::new(),
             libvirt_problems: BTreeMap::new(),
             guest_problems: BTreeMap::new(),
+            yielded: Yielded::default(),
             // The daemon may have ended between a change and what follows from it.
             revoking: true,
             dirty: None,
@@ -220,6 +222,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     async fn full_turn(&mut self) {
         let now = Instant::now();
         self.dirty = None;
+        self.yielded.rested(now);
         if self.tick <= now {
             // Some changes of a domain, as of the network that a NIC is plugged into, come without an event.
             self.outlets.refresh();
@@ -242,7 +245,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     fn due(&self) -> Instant {
         let retry = self.retry.map(|(_, at)| at);
         let dirty = self.dirty.map(|dirty| dirty.due);
-        dirty.into_iter().chain(retry).fold(self.tick, Instant::min)
+        dirty.into_iter().chain(retry).chain(self.yielded.due()).fold(self.tick, Instant::min)
     }
 
     /// Asks for a full pass soon.

@@ -131,7 +131,8 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             if let Some(problem) = problems.iter().find(|problem| !problem.partial) {
                 return Err(problem.message.clone());
             }
-            let (limits, changes): (Vec<_>, Vec<_>) = changes.into_iter().partition(KernelChange::is_limit);
+            let (mut limits, changes): (Vec<_>, Vec<_>) = changes.into_iter().partition(KernelChange::is_limit);
+            self.yielded.spare(&mut limits);
             self.set_limits(&limits).await;
             if changes.is_empty() {
                 self.verified(&ports);
@@ -195,6 +196,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     /// Takes a fresh look at some links into the picture of the host.
     pub(super) fn merge(&mut self, links: &BTreeSet<IfName>, seen: crate::datapath::Datapath) {
         let picture = &mut self.observed.datapath;
+        self.yielded.note(picture, &seen, tokio::time::Instant::now());
         picture.vlans.retain(|(link, _), _| !links.contains(link));
         picture.limits.retain(|(link, _), _| !links.contains(link));
         for link in links.iter().filter(|link| !seen.links.contains_key(*link)) {

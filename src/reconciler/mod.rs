@@ -21,6 +21,7 @@ mod previous_sysctls;
 mod revoke;
 mod services;
 mod view;
+mod yielded;
 
 #[cfg(test)]
 mod tests;

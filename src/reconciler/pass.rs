@@ -10,6 +10,7 @@ use crate::{
     planner::{BOUND, Input, Plan, plan},
 };
 use std::collections::{BTreeMap, BTreeSet};
+use tokio::time::Instant;
 
 /// How often a pass looks again at what it did before it says that something does not stick.
 const ROUNDS: usize = 3;
@@ -39,14 +40,15 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 
     pub(super) async fn full_pass(&mut self) {
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         let (mut made, mut failures, mut wanted) = (0, Vec::new(), None);
         for round in 0..ROUNDS {
             if let Err(error) = self.observe().await {
                 failures.push(Problem::new(Subject::Host, format!("the kernel cannot be asked: {error}")));
                 break;
             }
-            let (plan, changes) = self.plan_now().await;
+            let (plan, mut changes) = self.plan_now().await;
+            self.yielded.spare(&mut changes);
             self.plan_problems = plan.problems;
             wanted = Some(plan.desired.sysctls);
             self.verify_attachments(&changes);
@@ -92,7 +94,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 
     pub(super) async fn observe(&mut self) -> Result<(), crate::backend::DriverError> {
-        self.observed = self.driver.observe().await?;
+        let observed = self.driver.observe().await?;
+        self.yielded.note(&self.observed.datapath, &observed.datapath, Instant::now());
+        self.observed = observed;
         let links = &self.observed.datapath.links;
         let gone: Vec<PortId> =
             self.taps.iter().filter(|(_, tap)| !links.contains_key(*tap)).map(|(p, _)| *p).collect();

@@ -237,6 +237,19 @@ async fn a_rate_that_cannot_be_had_keeps_no_guest_waiting() {
     daemon.settled().await;
     reaches(PortStatus::Active).await;
     assert_eq!(host.observed().datapath.limits.len(), 2);
+    // Somebody takes them away, maybe for limits of his own: whatever happens meanwhile, they come back after a rest.
+    let taken = tokio::time::Instant::now();
+    host.drop_limits();
+    let patch = serde_json::json!({ "dns_name": "one-more-pass" }).as_object().cloned().expect("an object");
+    daemon.handle.call(|reply| Command::UpdatePort(port, patch, reply)).await.expect("kept");
+    daemon.links.send(crate::backend::LinkEvent::Limits).await.expect("told");
+    let back = async {
+        while host.observed().datapath.limits.len() < 2 {
+            daemon.plan().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), back).await.expect("they come back");
+    assert!(taken.elapsed() >= Duration::from_secs(2), "{:?}", taken.elapsed());
 }
 
 #[tokio::test]
