@@ -109,7 +109,8 @@ ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 jump storms
 meta protocol vmap { arp : goto spoof_arp, 0x8035 : return, ip : goto spoof_ip, ip6 : goto spoof_ip6 }
 goto drop_ethertype";
 
-/// Broadcast and multicast reach all: a thousand a second is more than discovery needs.
+/// Broadcast and multicast reach all, and one socket takes a network's questions for addresses: were it full of one
+/// guest's, others would not be heard. A thousand a second is more than either needs.
 const STORMS: &str = "\
 update @storm { iifname limit rate over 1000/second burst 2000 packets } goto drop_storm";
 
@@ -132,6 +133,7 @@ meta protocol ip ip hdrlength > 6 goto drop_options
 meta protocol ip ip hdrlength 6 ip option ra missing goto drop_options
 meta protocol ip ip frag-off & 16383 != 0 ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 goto drop_fragment
 meta protocol ip udp sport 67 goto drop_dhcp
+meta protocol ip udp dport 67 ether daddr & 01:00:00:00:00:00 != 01:00:00:00:00:00 jump storms
 meta protocol ip icmp type redirect goto drop_redirect
 iifname @free return
 meta protocol ip iifname . ether saddr . ip saddr @addresses4 return
@@ -146,6 +148,7 @@ const SPOOF_IP6: &str = "\
 meta protocol ip6 exthdr rt exists goto drop_options
 meta protocol ip6 exthdr frag exists jump fragment6
 meta protocol ip6 udp sport 547 goto drop_dhcp
+meta protocol ip6 udp dport 547 ether daddr & 01:00:00:00:00:00 != 01:00:00:00:00:00 jump storms
 meta protocol ip6 meta l4proto ipv6-icmp icmpv6 type nd-router-advert goto drop_ra
 meta protocol ip6 meta l4proto ipv6-icmp icmpv6 type nd-redirect goto drop_redirect
 meta protocol ip6 meta l4proto ipv6-icmp icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } jump spoof_nd
