@@ -121,6 +121,8 @@ pub enum LinkEvent {
     Limits,
     /// Somebody else changed our nftables tables.
     Tables,
+    /// Somebody else deleted one of them.
+    TablesGone,
     /// Somebody changed other packet filters.
     Neighbours,
     /// Messages were lost, or are too many to tell one by one: observe everything.

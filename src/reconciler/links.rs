@@ -38,6 +38,11 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                     tracing::warn!("somebody changed nftables table vmfabric; it is put right");
                     self.mark_dirty();
                 }
+                LinkEvent::TablesGone => {
+                    tracing::warn!("somebody deleted nftables table vmfabric; it is made anew");
+                    self.restore_tables().await;
+                    self.mark_dirty();
+                }
                 LinkEvent::Layer3 | LinkEvent::Limits | LinkEvent::Neighbours | LinkEvent::Overrun => {
                     self.mark_dirty();
                 }
@@ -56,6 +61,17 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         if let Err(error) = ready {
             tracing::warn!(%error, "ports of new taps are not up yet");
             self.mark_dirty();
+        }
+    }
+
+    /// Guests are unfiltered: their filters are made from what is known of the host, before it is looked at.
+    async fn restore_tables(&mut self) {
+        self.observed.datapath.tables.clear();
+        let (_, mut changes) = self.plan_now().await;
+        changes.retain(|change| matches!(change, Change::ReplaceTable { .. }));
+        match self.driver.apply(&changes).await {
+            Ok(()) => self.note_done(&changes),
+            Err(error) => tracing::warn!(%error, "filters are not back yet"),
         }
     }
 

@@ -13,7 +13,7 @@ mended() {
   done
   awk "BEGIN { printf \"%.0f ms\n\", ($EPOCHREALTIME - $since) * 1000 }" | tee -a "$RIG_LOGS/times"
 }
-noticed() { grep -c 'somebody changed nftables' "$RIG_LOGS/vmfabricd.log"; }
+noticed() { grep -cE 'somebody (changed|deleted) nftables' "$RIG_LOGS/vmfabricd.log"; }
 
 need "the plan is empty" eventually plan_is_empty
 nft -s list table bridge vmfabric >"$RIG_LOGS/bridge" && nft -s list table inet vmfabric >"$RIG_LOGS/inet"

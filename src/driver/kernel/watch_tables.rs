@@ -16,6 +16,7 @@ const SUBSYSTEM: u16 = 10;
 /// `NFT_MSG_NEWGEN`, which ends a transaction, and its `NFTA_GEN_PROC_NAME` (linux/netfilter/nf_tables.h).
 const NEWGEN: u16 = 15;
 const PROCESS: u16 = 3;
+const DELTABLE: u16 = 2;
 /// `NFT_MSG_NEWTABLE` to `NFT_MSG_DELRULE`, but for the questions among them: tables, chains, rules.
 const STRUCTURE: [u16; 6] = [0, 2, 3, 5, 6, 8];
 /// Others' changes are told when they have come to rest: who reloads its rules step by step, as ufw does, fails where an
@@ -26,7 +27,8 @@ const TABLE: u16 = 1;
 /// Of `struct nfgenmsg`.
 const FAMILY_HEADER: usize = 4;
 
-/// Tells [`LinkEvent::Tables`] whenever another process has changed a table named as ours, and [`LinkEvent::Neighbours`]
+/// Tells [`LinkEvent::Tables`] whenever another process has changed a table named as ours, [`LinkEvent::TablesGone`] where
+/// it deleted one, and [`LinkEvent::Neighbours`]
 /// when chains or rules of other tables have changed, until the receiver is gone.
 pub(super) fn watch(events: mpsc::Sender<LinkEvent>) -> io::Result<()> {
     let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
@@ -63,7 +65,8 @@ async fn run(socket: TokioSocket, events: mpsc::Sender<LinkEvent>) {
             let now = Instant::now();
             due = Some((now + REST.0).min(*since.get_or_insert(now) + REST.1));
         }
-        if seen.ours && events.send(LinkEvent::Tables).await.is_err() {
+        let event = if seen.gone { LinkEvent::TablesGone } else { LinkEvent::Tables };
+        if seen.ours && events.send(event).await.is_err() {
             return;
         }
     }
@@ -74,12 +77,14 @@ async fn run(socket: TokioSocket, events: mpsc::Sender<LinkEvent>) {
 struct Seen {
     /// Somebody else changed a table of ours.
     ours: bool,
+    /// … and deleted one.
+    gone: bool,
     /// Chains or rules of other tables are not what they were.
     others: bool,
 }
 
 impl Seen {
-    const ALL: Seen = Seen { ours: true, others: true };
+    const ALL: Seen = Seen { ours: true, gone: true, others: true };
 }
 
 #[derive(Debug, Default)]
@@ -98,10 +103,14 @@ impl Reader {
             match (message.message_type() >> 8, message.message_type() & 0xff) {
                 (SUBSYSTEM, NEWGEN) => {
                     let done = std::mem::take(&mut self.under_way);
-                    seen.ours |= done.ours && !says(attributes, PROCESS, THREAD);
+                    let theirs = done.ours && !says(attributes, PROCESS, THREAD);
+                    (seen.ours, seen.gone) = (seen.ours | theirs, seen.gone | theirs && done.gone);
                     seen.others |= done.others;
                 }
-                (SUBSYSTEM, _) if says(attributes, TABLE, "vmfabric") => self.under_way.ours = true,
+                (SUBSYSTEM, kind) if says(attributes, TABLE, "vmfabric") => {
+                    self.under_way.ours = true;
+                    self.under_way.gone |= kind == DELTABLE;
+                }
                 (SUBSYSTEM, kind) => self.under_way.others |= STRUCTURE.contains(&kind),
                 _ => {}
             }
