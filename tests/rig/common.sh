@@ -13,6 +13,18 @@ isolated() {
     setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child=KILL --mount-proc --propagation private "$@"
 }
 
+# other_root ROOT FOLDER...: in a mount namespace, makes /mnt/root: ROOT, copy on write, with the repository, the binaries, the
+# rig's cache and these folders of this machine in it
+other_root() {
+  local d
+  mount -t tmpfs tmpfs /mnt && mkdir /mnt/upper /mnt/work /mnt/root || return
+  mount -t overlay -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root || return
+  shift
+  for d in "$@" "$(realpath "$VMFABRIC_RIG/../..")" ${VMFABRIC_BIN:+"$VMFABRIC_BIN"} "${VMFABRIC_RIG_CACHE:-/var/cache/vmfabric-rig}"; do
+    mkdir -p "/mnt/root$d" && mount --rbind "$d" "/mnt/root$d" || return
+  done
+}
+
 # write_command FILE SCRIPT [ARG...] | write_command FILE "" COMMAND [ARG...]
 # Writes the script that the host runs: in the caller's folder, with VMFABRIC_* of the caller's environment.
 write_command() {
