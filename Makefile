@@ -64,6 +64,8 @@ test: root ## all tests, those on real guests and kernels too (root)
 	@$(RIG)/fetch-resolved >/dev/null
 	$(call say,a Debian with systemd for the package; made once per machine)
 	@$(RIG)/make-system
+	$(call say,Debian 13 for its libvirt and nftables; made once per machine)
+	@$(RIG)/make-root trixie
 	@$(MAKE) --no-print-directory deb
 	$(call say,tests that need no root)
 	$(CARGO) test $(CARGOFLAGS) --no-fail-fast

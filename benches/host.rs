@@ -222,7 +222,7 @@ fn elements(count: u32) -> (Vec<Duration>, Duration) {
         let table = Table {
             sets: [("bound".to_owned(), Set::new("set type ifname", bound))].into(),
             chains: [("prerouting".to_owned(), chain.into())].into(),
-            foreign: false,
+            ..Table::default()
         };
         let replace = KernelChange::ReplaceTable { family: Family::Bridge, table };
         driver.apply(&[replace]).await.expect("a table");

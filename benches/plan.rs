@@ -125,6 +125,7 @@ fn host(nft_bridge_meta: bool) -> Host {
         shaping: true,
         policing: true,
         nft_log: true,
+        nft_owner: false,
     };
     let mut observed = Observed { capabilities, ..Observed::default() };
     let mut attachments = BTreeMap::new();

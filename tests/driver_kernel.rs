@@ -71,7 +71,7 @@ fn table(sets: &[(&str, &str, &[&str])], chains: &[(&str, &str)]) -> Table {
     Table {
         sets: sets.iter().map(|(name, spec, e)| ((*name).to_owned(), Set::new(spec, set(e)))).collect(),
         chains: chains.iter().map(|(name, rules)| ((*name).to_owned(), Text::from(*rules))).collect(),
-        foreign: false,
+        ..Table::default()
     }
 }
 

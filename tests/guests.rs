@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{private_host, uml_host};
+use common::{debian_13, private_host, uml_host};
 
 #[test]
 #[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
@@ -152,4 +152,22 @@ fn forwarding_of_others_links_is_given_back() {
 #[ignore = "needs root: it makes namespaces, and runs vmfabricd in them"]
 fn altered_tables_are_put_right_at_once() {
     private_host(200, "guests/flush.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs Debian 13's libvirtd and guests in them"]
+fn demo_on_debian_13() {
+    debian_13("private-host", 300, "demo", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs Debian 13's libvirtd and guests in them"]
+fn guests_stop_and_come_back_on_debian_13() {
+    debian_13("private-host", 400, "guests/lifecycle.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it boots Debian 13's kernel under QEMU, and runs libvirtd and a guest on it"]
+fn nobody_else_changes_our_tables_where_the_kernel_can_keep_them_out() {
+    debian_13("host-vm", 600, "guests/held.sh", &[]);
 }

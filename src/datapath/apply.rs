@@ -2,7 +2,7 @@
 //! the real one current between observations.
 
 use super::{
-    Admission, Change, Datapath, Family, Limit, LinkChange, LinkKind, Neighbour, Set, Sysctl, Table, VlanEntry,
+    Admission, Change, Datapath, Family, Hold, Limit, LinkChange, LinkKind, Neighbour, Set, Sysctl, Table, VlanEntry,
     change::Mismatch,
 };
 use crate::net::{IfName, VlanId};
@@ -80,6 +80,7 @@ impl Datapath {
             Change::ReplaceTable { family, table } => {
                 self.tables.insert(*family, table.clone());
             }
+            Change::ClaimTable { family } => self.table_mut(*family)?.hold = Hold::Held,
             Change::DeleteTable { family } => {
                 self.tables.remove(family).ok_or(Mismatch::NoTable(*family))?;
             }

@@ -57,6 +57,10 @@ pub enum Change {
         family: Family,
         table: Table,
     },
+    /// From now on nobody else changes the table (see [`super::Hold`]).
+    ClaimTable {
+        family: Family,
+    },
     DeleteTable {
         family: Family,
     },
@@ -135,6 +139,7 @@ impl Change {
     pub fn family(&self) -> Option<Family> {
         match self {
             Change::ReplaceTable { family, .. }
+            | Change::ClaimTable { family }
             | Change::DeleteTable { family }
             | Change::AddSet { family, .. }
             | Change::DeleteSet { family, .. }
@@ -175,6 +180,7 @@ impl fmt::Display for Change {
                 let elements: usize = table.sets.values().map(|set| set.elements.len()).sum();
                 write!(f, "+ nftables table {family} vmfabric ({elements} elements)")
             }
+            Change::ClaimTable { family } => write!(f, "~ nftables table {family} vmfabric: held by vmfabricd alone"),
             Change::DeleteTable { family } => write!(f, "- nftables table {family} vmfabric"),
             Change::AddSet { family, set, .. } => write!(f, "+ nftables {family} set {set}"),
             Change::DeleteSet { family, set } => write!(f, "- nftables {family} set {set}"),

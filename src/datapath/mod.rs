@@ -15,7 +15,7 @@ pub use connection::{Connection, Tuple, TupleUpper};
 pub use limit::{Bandwidth, Limit, Way};
 pub use link::{Address, BridgeSettings, Link, LinkKind, OWNED, VlanEntry, owned_alias};
 pub use neighbour::{Admission, Iptables, Neighbour, Obstacle, TAG, UserChain, ZONE};
-pub use table::{BOUND, Family, Set, Table, Text, element_link, link_element};
+pub use table::{BOUND, Family, Hold, Set, Table, Text, element_link, link_element};
 
 use crate::net::{IfName, Ipv6Net, VlanId};
 use std::{
@@ -146,4 +146,6 @@ pub struct Capabilities {
     pub policing: bool,
     /// `CONFIG_NFT_LOG` and `CONFIG_NF_LOG_SYSLOG`: rules that write into the kernel's log.
     pub nft_log: bool,
+    /// Tables that one process holds, and that outlive it: Linux 6.9 with libnftables 1.1.
+    pub nft_owner: bool,
 }

@@ -36,6 +36,19 @@ pub struct Table {
     pub chains: BTreeMap<String, Text>,
     /// Observed: holds what we never make, so that it must be made anew.
     pub foreign: bool,
+    pub hold: Hold,
+}
+
+/// Who may change a table (`owner` and `persist` of nft(8)'s table flags).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Hold {
+    /// Everybody with the capability; `nft flush ruleset` takes it away.
+    #[default]
+    Open,
+    /// The process that claimed it has ended: everybody, until another claims it.
+    Left,
+    /// The process that claimed it alone, as long as it lives.
+    Held,
 }
 
 /// A set or map.

@@ -1,5 +1,5 @@
 use super::Context;
-use crate::datapath::{BOUND, Change, Family, Set, Table, element_link};
+use crate::datapath::{BOUND, Change, Family, Hold, Set, Table, element_link};
 use std::collections::BTreeSet;
 
 /// A set whose elements are let in only when all else is done.
@@ -63,6 +63,9 @@ impl Context<'_> {
 
     fn edit_table(&self, family: Family, have: &Table, want: &Table) -> Vec<Change> {
         let mut changes = Vec::new();
+        if have.hold == Hold::Left && want.hold == Hold::Held {
+            changes.push(Change::ClaimTable { family });
+        }
         for (name, set) in want.sets.iter().filter(|(name, _)| !have.sets.contains_key(*name)) {
             changes.push(Change::AddSet { family, set: name.clone(), spec: set.spec.clone() });
         }
@@ -171,7 +174,9 @@ fn can_become(have: &Table, want: &Table) -> bool {
     });
     // A chain that the kernel calls and that is not ours may do anything.
     let strange = have.chains.iter().any(|(name, rules)| rules.hook().is_some() && !want.chains.contains_key(name));
-    !have.foreign && same_sets && same_hooks && !strange
+    // The kernel lets nobody claim a table that was made open.
+    let claimable = have.hold == want.hold || have.hold == Hold::Left && want.hold == Hold::Held;
+    !have.foreign && same_sets && same_hooks && !strange && claimable
 }
 
 fn minus(elements: &BTreeSet<String>, other: Option<&BTreeSet<String>>) -> BTreeSet<String> {

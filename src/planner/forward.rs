@@ -124,7 +124,7 @@ pub(super) fn plan_forward_table(input: Input<'_>, gateways: &[Gateway], hosts6:
     let table = Table {
         sets: sets.chain(isolated).collect(),
         chains: CHAINS.iter().map(|(name, rules)| ((*name).to_owned(), Text::from(*rules))).collect(),
-        foreign: false,
+        ..Table::default()
     };
     plan.desired.tables.insert(Family::Inet, table);
 }

@@ -15,7 +15,7 @@ pub use port::port_of_alias;
 pub use problem::{Problem, Subject};
 
 use crate::{
-    datapath::{Datapath, Observed, Sysctl},
+    datapath::{Datapath, Hold, Observed, Sysctl},
     intent::{HostConfig, Intent, NetworkId, Port, PortId},
     net::{IfName, Ipv6Net, MacAddr},
 };
@@ -72,7 +72,14 @@ pub fn plan(input: Input<'_>) -> Plan {
     let hosts6 = l3::hosts6(input, &plan);
     forward::plan_forward_table(input, &gateways, &hosts6, &mut plan);
     neighbours::plan_admissions(input, &bridges, &gateways, &mut plan);
+    hold_tables(input, &mut plan);
     plan
+}
+
+/// Where the kernel can, nobody but the daemon changes its tables while it runs.
+fn hold_tables(input: Input<'_>, plan: &mut Plan) {
+    let hold = if input.observed.capabilities.nft_owner { Hold::Held } else { Hold::Open };
+    plan.desired.tables.values_mut().for_each(|table| table.hold = hold);
 }
 
 /// The part of [`plan`] that brings just these ports up; [`crate::diff::Scope::Links`] of their taps is its scope. It
@@ -92,6 +99,7 @@ pub fn plan_ports(input: Input<'_>, ports: &[PortId]) -> Plan {
     }
     filter::plan_filters_of(input, &placements, ports, &mut plan);
     forward::plan_isolation_of(input, &placements, ports, &mut plan);
+    hold_tables(input, &mut plan);
     plan
 }
 

@@ -3,8 +3,8 @@
 use super::*;
 use crate::{
     datapath::{
-        Admission, BridgeSettings, Capabilities, Iptables, Limit, Link, LinkKind, Neighbour, Obstacle, UserChain,
-        VlanEntry, Way,
+        Admission, BridgeSettings, Capabilities, Change, Hold, Iptables, Limit, Link, LinkKind, Neighbour, Obstacle,
+        UserChain, VlanEntry, Way,
     },
     diff::{Scope, diff},
     intent::*,
@@ -44,6 +44,7 @@ pub(crate) fn bare_host(taps: usize) -> Observed {
             shaping: true,
             policing: true,
             nft_log: true,
+            nft_owner: true,
         },
         ..Observed::default()
     };
@@ -238,6 +239,32 @@ fn shortfall(host: &Observed, intent: &Intent, attachments: &BTreeMap<PortId, If
     }
 }
 
+/// What the daemon's end does to its tables.
+fn leave(host: &mut Observed) {
+    host.datapath.tables.values_mut().for_each(|table| table.hold = Hold::Left);
+}
+
+#[test]
+fn tables_are_held_where_the_kernel_can() {
+    let (mut host, intent, attachments) = host_with_a_vlan_guest();
+    settle(&mut host, &intent, &attachments);
+    let held = |host: &Observed| host.datapath.tables.values().all(|t| t.hold == Hold::Held);
+    assert!(held(&host) && !host.datapath.tables.is_empty());
+    leave(&mut host);
+    let claims = changes_to(&host, &intent, &attachments);
+    assert!(claims.iter().all(|change| matches!(change, Change::ClaimTable { .. })), "{claims:?}");
+    assert_eq!(claims.len(), host.datapath.tables.len());
+    // Those of a daemon, or on a kernel, that knew no better cannot be claimed.
+    host.datapath.tables.values_mut().for_each(|table| table.hold = Hold::Open);
+    let made = changes_to(&host, &intent, &attachments);
+    assert!(made.iter().all(|change| matches!(change, Change::ReplaceTable { .. })), "{made:?}");
+    settle(&mut host, &intent, &attachments);
+    assert!(held(&host));
+    host.capabilities.nft_owner = false;
+    settle(&mut host, &intent, &attachments);
+    assert!(host.datapath.tables.values().all(|table| table.hold == Hold::Open));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
@@ -281,6 +308,7 @@ proptest! {
             for change in &steps[..stop] {
                 prop_assert!(host.datapath.apply(change).is_ok());
             }
+            leave(&mut host);
             settle(&mut host, &after, &attached_after);
             prop_assert_eq!(&host.datapath, &whole.datapath, "stopped after {}", stop);
             prop_assert_eq!(shortfall(&host, &after, &attached_after), None);

@@ -136,6 +136,7 @@ fn bare_host() -> SimHost {
             shaping: true,
             policing: true,
             nft_log: true,
+            nft_owner: true,
         },
         ..Observed::default()
     });

@@ -140,9 +140,10 @@ impl Worker {
                 nft_bridge_meta: nft::takes("meta ibrname \"probe\" drop")?,
                 bridge_conntrack: nft::takes("ct state established accept")?,
                 nft_log: nft::takes("log prefix \"probe\"")?,
+                nft_owner: nft::knows_holds()?,
             })
         })?;
-        Ok(Self { netlink: Netlink::open()?, nft: Nft::open()?, conntrack: None, capabilities })
+        Ok(Self { netlink: Netlink::open()?, nft: Nft::open(capabilities.nft_owner)?, conntrack: None, capabilities })
     }
 
     fn conntrack(&mut self) -> Result<&mut Netlink, DriverError> {

@@ -2,7 +2,7 @@
 
 use crate::{
     backend::DriverError,
-    datapath::{Change, Datapath, Family, Mismatch, Obstacle, Set, Table, Text, UserChain},
+    datapath::{Change, Datapath, Family, Hold, Mismatch, Obstacle, Set, Table, Text, UserChain},
     ffi::nftables::Context,
     net::{IfName, protocol},
 };
@@ -19,12 +19,17 @@ const NOT_FOUND: &str = "No such file or directory";
 #[derive(Debug)]
 pub(super) struct Nft {
     context: Context,
+    /// Its tables are held ([`Hold`]) by the context's socket.
+    holds: bool,
 }
 
+/// What a table is held by. The kernel refuses changes of a held table that leave it out.
+const HELD: &str = "flags owner, persist;";
+
 impl Nft {
-    pub fn open() -> Result<Self, DriverError> {
+    pub fn open(holds: bool) -> Result<Self, DriverError> {
         let context = Context::new().ok_or_else(|| DriverError::Nftables("libnftables cannot be opened".into()))?;
-        Ok(Self { context })
+        Ok(Self { context, holds })
     }
 
     pub fn observe(&mut self, family: Family) -> Result<Option<Table>, DriverError> {
@@ -71,7 +76,7 @@ impl Nft {
 
     /// All of the changes, or none.
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), DriverError> {
-        let Err(text) = self.context.run(&transaction(changes)?) else { return Ok(()) };
+        let Err(text) = self.context.run(&transaction(changes, self.holds)?) else { return Ok(()) };
         if !text.contains(NOT_FOUND) {
             return Err(error(text));
         }
@@ -84,7 +89,7 @@ impl Nft {
         if narrowed == changes {
             return Err(error(text));
         }
-        self.context.run(&transaction(&narrowed)?).map(drop).map_err(error)
+        self.context.run(&transaction(&narrowed, self.holds)?).map(drop).map_err(error)
     }
 }
 
@@ -103,7 +108,7 @@ fn parse_chains(text: &str) -> Vec<Chain> {
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
-            ["table", of, name, "{"] => (family, table) = ((*of).to_owned(), (*name).to_owned()),
+            ["table", of, name, "{", ..] => (family, table) = ((*of).to_owned(), (*name).to_owned()),
             ["chain", name, "{"] => chains.push(Chain {
                 family: family.clone(),
                 table: table.clone(),
@@ -123,9 +128,10 @@ fn parse_chains(text: &str) -> Vec<Chain> {
 
 /// What nft lists for each table once it is loaded: to be run in a namespace that nobody uses.
 pub(super) fn listed(tables: Vec<(Family, Table)>) -> Result<Vec<(Family, Table)>, DriverError> {
-    let mut nft = Nft::open()?;
+    let mut nft = Nft::open(false)?;
     let mut told = Vec::new();
     for (family, mut table) in tables {
+        table.hold = Hold::Open;
         table.sets.values_mut().for_each(|set| set.elements.clear());
         nft.apply(&[Change::ReplaceTable { family, table }])?;
         told.extend(nft.observe(family)?.map(|table| (family, table)));
@@ -138,7 +144,13 @@ pub(super) fn listed(tables: Vec<(Family, Table)>) -> Result<Vec<(Family, Table)
 pub(super) fn takes(rule: &str) -> Result<bool, DriverError> {
     let hook = "type filter hook prerouting priority 0";
     let commands = format!("table bridge probe {{\nchain c {{\n{hook}\n{rule}\n}}\n}}\ndelete table bridge probe");
-    Ok(Nft::open()?.context.run(&commands).is_ok())
+    Ok(Nft::open(false)?.context.run(&commands).is_ok())
+}
+
+/// Whether kernel and libnftables know tables that are held; likewise.
+pub(super) fn knows_holds() -> Result<bool, DriverError> {
+    let commands = format!("table inet probe {{ {HELD} }}\ndestroy table inet probe");
+    Ok(Nft::open(false)?.context.run(&commands).is_ok())
 }
 
 fn list(context: &mut Context, family: Family) -> Result<Option<Table>, String> {
@@ -165,7 +177,7 @@ fn narrow(change: &Change, standing: &BTreeMap<Family, Option<Table>>) -> Result
 }
 
 /// The changes in nft's language.
-fn transaction(changes: &[Change]) -> Result<String, DriverError> {
+fn transaction(changes: &[Change], holds: bool) -> Result<String, DriverError> {
     let mut text = String::new();
     let mut rest = changes;
     while let Some(first) = rest.first() {
@@ -175,7 +187,7 @@ fn transaction(changes: &[Change]) -> Result<String, DriverError> {
             |c: &Change| matches!(c, Change::AddSet { .. } | Change::PutChain { .. }) && c.family() == Some(family);
         let parts = rest.iter().take_while(|change| is_part(change)).count();
         if parts > 0 {
-            block(&mut text, family, &rest[..parts])?;
+            block(&mut text, family, &rest[..parts], holds)?;
             rest = &rest[parts..];
             continue;
         }
@@ -196,7 +208,7 @@ fn transaction(changes: &[Change]) -> Result<String, DriverError> {
 
 // Writing to a String cannot fail: what `write!` gives is dropped throughout.
 
-fn block(text: &mut String, family: Family, parts: &[Change]) -> Result<(), DriverError> {
+fn block(text: &mut String, family: Family, parts: &[Change], holds: bool) -> Result<(), DriverError> {
     for part in parts {
         if let Change::PutChain { chain, rules, .. } = part {
             let chain = name(chain)?;
@@ -204,7 +216,8 @@ fn block(text: &mut String, family: Family, parts: &[Change]) -> Result<(), Driv
             let _ = write!(text, "add chain {family} vmfabric {chain}{hook}\nflush chain {family} vmfabric {chain}\n");
         }
     }
-    let _ = writeln!(text, "table {family} vmfabric {{");
+    let held = if holds { HELD } else { "" };
+    let _ = writeln!(text, "table {family} vmfabric {{ {held}");
     for part in parts {
         match part {
             Change::AddSet { set, spec, .. } => define_set(text, set, spec)?,
@@ -243,7 +256,11 @@ fn single(text: &mut String, change: &Change) -> Result<(), DriverError> {
     match change {
         Change::ReplaceTable { family, table } => {
             let t = format!("table {family} vmfabric");
-            let _ = writeln!(text, "{t} {{ }}\ndelete {t}\n{t} {{");
+            let _ = match table.hold {
+                // One that is there may be held or open: `add` knows only one of them.
+                Hold::Held => writeln!(text, "destroy {t}\n{t} {{ {HELD}"),
+                _ => writeln!(text, "{t} {{ }}\ndelete {t}\n{t} {{"),
+            };
             for (set, Set { spec, .. }) in &table.sets {
                 define_set(text, set, spec)?;
             }
@@ -252,6 +269,10 @@ fn single(text: &mut String, change: &Change) -> Result<(), DriverError> {
             }
             text.push_str("}\n");
             table.sets.iter().try_for_each(|(set, content)| elements(text, "add", *family, set, &content.elements))
+        }
+        Change::ClaimTable { family } => {
+            let _ = writeln!(text, "table {family} vmfabric {{ {HELD} }}");
+            Ok(())
         }
         Change::DeleteTable { family } => {
             let _ = writeln!(text, "delete table {family} vmfabric");
@@ -322,8 +343,12 @@ fn parse(text: &str) -> Table {
     let mut lines = text.lines().skip(1).map(str::trim).filter(|line| !line.is_empty());
     while let Some(line) = lines.next() {
         let Some(head) = line.strip_suffix('{') else {
-            // Flags of the table, say, which may put it to sleep.
-            table.foreign |= line != "}";
+            match line.strip_prefix("flags ") {
+                Some("owner,persist") => table.hold = Hold::Held,
+                Some("persist") => table.hold = Hold::Left,
+                // Other flags may put it to sleep.
+                _ => table.foreign |= line != "}",
+            }
             continue;
         };
         let mut words = head.split_whitespace();
@@ -466,6 +491,7 @@ mod tests {
             ));
             assert!(table.foreign && table.sets["a"].elements.contains("\"x\""), "{strange}");
         }
+        assert!(parse("table inet vmfabric {\n\tflags dormant\n}\n").foreign);
         assert!(parse("table inet vmfabric {\n\tcounter c {\n\t\tpackets 0\n\t}\n}\n").foreign);
     }
 }
