@@ -85,3 +85,12 @@ fn libvirt_guests_are_on_their_vlans() {
 fn without_vlan_filtering_the_rest_works() {
     rig("umlrun", &["-k", "linux-uml-few", "-t", "300", "-f", "no-filtering.sh"]);
 }
+
+#[test]
+#[ignore = "needs root: Debian 13's libvirt and real guests on a User Mode Linux host with VLAN filtering"]
+fn a_nic_has_the_vlan_of_its_definition() {
+    let made = Command::new("tests/rig/make-root").arg("trixie").stderr(Stdio::inherit()).output().expect("make-root");
+    let root = String::from_utf8(made.stdout).expect("a folder");
+    assert!(made.status.success(), "make-root: {}", made.status);
+    rig("umlrun", &["-t", "500", "-r", root.trim(), "-f", "nic-vlan.sh"]);
+}
