@@ -130,7 +130,7 @@ pub fn plan_document(
     planning.put_address_groups(&document.address_groups)?;
     planning.put_security_groups(&document.security_groups)?;
     planning.put_networks(&document.networks)?;
-    planning.put_subnets(&document.subnets)?;
+    planning.put_subnets(&document.subnets, &leased)?;
     planning.put_ports(&document.ports, &ports, leased)?;
     planning.finish()
 }
@@ -188,7 +188,15 @@ impl Planning<'_> {
     fn put(&mut self, change: Change, path: &str) {
         let mut undo = Vec::new();
         self.after.replace(change.clone(), &mut undo);
+        if let Change::PutPort(port) = &change {
+            self.take_back(port.id);
+        }
         self.puts.push((change, path.to_owned()));
+    }
+
+    /// A port that several parts of the document change is put once, as the last one has it.
+    fn take_back(&mut self, port: PortId) {
+        self.puts.retain(|(change, _)| !matches!(change, Change::PutPort(put) if put.id == port));
     }
 
     /// Puts something into the picture that is not complete yet, for others to refer to.
@@ -267,7 +275,7 @@ impl Planning<'_> {
         Ok(())
     }
 
-    fn put_subnets(&mut self, drafts: &[SubnetDraft]) -> Planned<()> {
+    fn put_subnets(&mut self, drafts: &[SubnetDraft], leased: impl Fn(SubnetId, IpAddr) -> bool) -> Planned<()> {
         let name = |draft: &SubnetDraft| draft.name.as_ref().map_or_else(|| draft.network.clone(), ToString::to_string);
         once("subnets", "subnet", drafts.iter().map(name))?;
         for (index, draft) in drafts.iter().enumerate() {
@@ -281,7 +289,9 @@ impl Planning<'_> {
             let id = old.map_or_else(|| SubnetId(self.id("subnet", &key)), |old| old.id);
             let new = draft.complete(id, &self.after).map_err(|error| at(&path, error))?;
             if old != Some(&new) {
-                self.put(Change::PutSubnet(new), &path);
+                for change in self.after.with_subnet(&new, |address| leased(id, address)) {
+                    self.put(change, &path);
+                }
             }
         }
         Ok(())
@@ -336,7 +346,10 @@ impl Planning<'_> {
             wanted.push((path, PortDraft { mac, addresses, ..draft.clone() }, old));
         }
         // All leave before one comes back, so that they may trade what is unique; those that choose an address come last.
-        found.iter().flatten().for_each(|id| self.sketch(Change::DeletePort(*id)));
+        for id in found.iter().flatten() {
+            self.sketch(Change::DeletePort(*id));
+            self.take_back(*id);
+        }
         wanted.sort_by_key(|(_, draft, _)| draft.addresses.is_none());
         for (path, draft, old) in wanted {
             let key = match (&draft.name, draft.mac) {

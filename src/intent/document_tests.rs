@@ -197,11 +197,44 @@ fn pruning_leaves_guests_what_they_have() {
     assert_eq!((intent.networks().len(), intent.security_groups().len(), intent.address_groups().len()), (0, 0, 0));
 }
 
+#[test]
+fn an_ipv6_subnet_of_a_document_gives_ports_that_are_there_addresses() {
+    let mut intent = Intent::default();
+    apply(&mut intent, lab(), false);
+    let mut guest = intent.find_port("any").expect("there").clone();
+    (guest.origin, guest.name) = (Origin::Guest, None);
+    let _ = intent.apply(vec![Change::PutPort(guest.clone())], &host()).expect("valid");
+    let addresses = |intent: &Intent, port: &str| -> Vec<String> {
+        let port = intent.find_port(port).expect("there");
+        port.fixed_ips.iter().map(|ip| ip.address.to_string()).filter(|ip| ip.contains(':')).collect()
+    };
+    let with = |cidr: &str, mode: &str| {
+        let mut lab = lab();
+        lab["subnets"].as_array_mut().expect("a list").push(json!({"network": "lab", "name": "six", "cidr": cidr,
+            "forward": "routed", "ipv6_mode": mode}));
+        lab["ports"].as_array_mut().expect("a list").remove(1);
+        lab
+    };
+    let made = apply(&mut intent, with("fd00:7::/64", "slaac"), false);
+    let guest = guest.id.to_string();
+    let own = |intent: &Intent| (addresses(intent, &guest), addresses(intent, "db"));
+    let (of_guest, of_db) = own(&intent);
+    assert!(of_guest.len() == 1 && of_db.len() == 1 && of_guest[0].starts_with("fd00:7:"), "{of_guest:?} {of_db:?}");
+    assert_eq!(made.iter().filter(|made| made.contains(" port ")).count(), 2, "{made:?}");
+    assert_eq!(apply(&mut intent, with("fd00:7::/64", "slaac"), false), Vec::<String>::new());
+    // The block moves, and with it what guests make of it; then the server gives the addresses.
+    apply(&mut intent, with("fd00:8::/64", "slaac"), false);
+    assert!(own(&intent).0[0].starts_with("fd00:8:") && own(&intent).1.len() == 1, "{:?}", own(&intent));
+    apply(&mut intent, with("fd00:8::/64", "stateful"), false);
+    assert!(own(&intent).0.len() == 1 && own(&intent).0[0] != of_guest[0], "{:?}", own(&intent));
+    assert_eq!(apply(&mut intent, with("fd00:8::/64", "stateful"), false), Vec::<String>::new());
+}
+
 /// Random documents, made of parts that mostly fit together.
 fn any_document() -> impl Strategy<Value = Value> {
     let groups = prop::collection::vec((any::<bool>(), prop::collection::vec((0usize..9, 0usize..4), 0..5)), 0..4);
     let networks = prop::collection::vec((0u8..3, 2u16..40, any::<[bool; 4]>(), 0usize..5), 0..5);
-    let subnets = prop::collection::vec((0usize..5, 0u8..8, any::<[bool; 4]>(), 0usize..3), 0..6);
+    let subnets = prop::collection::vec((0usize..5, 0u8..8, any::<[bool; 5]>(), 0usize..3), 0..6);
     let ports = prop::collection::vec((0usize..5, any::<[bool; 6]>(), 0u8..12, 2u8..250, 0usize..4), 0..9);
     (groups, networks, subnets, ports).prop_map(|(groups, networks, subnets, ports)| {
         let rules = |rules: &[(usize, usize)]| -> Vec<Value> {
@@ -240,7 +273,13 @@ fn any_document() -> impl Strategy<Value = Value> {
             if flags[0] { subnet["forward"] = ["none", "nat", "routed"][*forward].into(); }
             if flags[1] { subnet["dhcp"] = false.into(); }
             if flags[2] { subnet["pools"] = json!([format!("10.{block}.0.100-10.{block}.0.150")]); }
-            if flags[3] {
+            if flags[4] {
+                subnet["cidr"] = format!("fd00:0:0:{block}::/64").into();
+                subnet["ipv6_mode"] = ["slaac", "stateful", "stateless"][*forward].into();
+                subnet["dhcp"] = (*forward > 0).into();
+                if flags[2] { subnet["pools"] = json!([format!("fd00:0:0:{block}::100-fd00:0:0:{block}::1ff")]); }
+            }
+            if flags[3] && !flags[4] {
                 subnet["lease_seconds"] = 600.into();
                 subnet["host_routes"] = json!([{"destination": "10.200.0.0/16", "next_hop": format!("10.{block}.0.9")}]);
                 subnet["dns_servers"] = json!(["9.9.9.9"]);
