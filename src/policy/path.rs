@@ -63,7 +63,8 @@ impl Policy<'_> {
             if self.is_host(ip.destination) || packet.is_group_addressed() {
                 return self.serve(steps, ip, state);
             }
-            self.route(steps, ip, state)
+            let arrived = self.domain(sender, packet).as_ref().and_then(Domain::network);
+            self.route(steps, arrived, ip, state)
         })
     }
 
@@ -82,7 +83,7 @@ impl Policy<'_> {
 
     /// A packet that comes to the host from outside, to be routed.
     pub fn from_outside(&self, ip: &IpPacket, state: State) -> Verdict {
-        verdict(|steps| self.route(steps, ip, state))
+        verdict(|steps| self.route(steps, None, ip, state))
     }
 
     fn port(&self, id: PortId) -> Result<&Port, Drop> {
@@ -171,21 +172,28 @@ impl Policy<'_> {
         Ok(())
     }
 
-    /// By the subnets' forward mode, which goes by address: nat out and to routed ones, routed both ways.
-    fn route(&self, steps: &mut Vec<Step>, ip: &IpPacket, state: State) -> Result<(), Drop> {
+    /// Back to the network that it came from, or by the subnets' forward mode, which goes by address: nat out and to
+    /// routed ones, routed both ways.
+    fn route(
+        &self,
+        steps: &mut Vec<Step>,
+        arrived: Option<NetworkId>,
+        ip: &IpPacket,
+        state: State,
+    ) -> Result<(), Drop> {
         let source = self.gateway_subnet(ip.source);
         let target = self.gateway_subnet(ip.destination);
+        let same_link = arrived.filter(|network| target.is_some_and(|target| target.network == *network));
         let refused = |detail| dropped(Reason::Forward, None, detail);
         if matches!(ip.udp(), Some((67, 68) | (68, 67) | (546, 547) | (547, 546))) {
             return Err(refused("DHCP stays on its link"));
         }
-        if let (Some(source), Some(target)) = (source, target)
-            && source.network == target.network
-            && [ip.source, ip.destination].iter().all(|address| self.is_isolated(source.network, *address))
+        if let Some(network) = same_link
+            && [ip.source, ip.destination].iter().all(|address| self.is_isolated(network, *address))
         {
             return Err(dropped(Reason::Isolation, None, "nor through their gateway"));
         }
-        if state == State::New {
+        if state == State::New && same_link.is_none() {
             may_forward(source, target).map_err(refused)?;
         }
         steps.push(Step::Routed { from: source.map(|subnet| subnet.id), to: target.map(|subnet| subnet.id) });
@@ -252,10 +260,9 @@ impl Policy<'_> {
     }
 }
 
-/// Whether subnets let a connection from one to the other (`None`: the world outside) be opened through the host.
+/// Whether subnets of two networks let a connection from one to the other (`None`: the world outside) be opened through the host.
 pub(super) fn may_forward(source: Option<&Subnet>, target: Option<&Subnet>) -> Result<(), &'static str> {
     match (source, target) {
-        (Some(source), Some(target)) if source.network == target.network => Ok(()),
         (None, None) => Err("neither end is in a subnet that the host routes"),
         (Some(subnet), _) if subnet.forward == Forward::None => Err("the sender's subnet has forward none"),
         (_, Some(subnet)) if subnet.forward == Forward::None => Err("the destination's subnet has forward none"),

@@ -76,6 +76,7 @@ impl Policy<'_> {
                 sent.ip().is_none_or(|ip| self.serve(&mut Vec::new(), ip, State::New).is_ok())
             }
             (None, Some(_)) if host.contains(&first.source) => true,
+            (Some(source), Some(target)) if source.network == target.network => true,
             (source, target) => may_forward(source, target).is_ok(),
         }
     }

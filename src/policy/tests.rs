@@ -267,6 +267,29 @@ fn the_host_routes_as_subnets_say() {
     assert_eq!(reason(inward("10.3.0.31")), Err(Reason::GroupIn));
 }
 
+/// The host goes by the link that a packet came in by: another network's address makes nobody its neighbour.
+#[test]
+fn an_address_of_another_network_stays_outside_it() {
+    let mut intent = house();
+    let mut stray = port(32, 3, Some((3, "10.3.0.32")), Some(&[WEB]));
+    stray.security.address_pairs = [AddressPair { ip: "10.0.0.100/32".parse().expect("a block"), mac: None }].into();
+    let _ = intent.apply(vec![Change::PutPort(stray)], &crate::intent::HostConfig::default()).expect("valid");
+    let upper = Upper::Ports { protocol: TCP, source: 40000, destination: 80, opens: true };
+    let from = |source: &str| {
+        let sender = intent.port(id(32)).expect("there");
+        let packet = Packet {
+            source: sender.mac.octets(),
+            destination: [2, 0, 0, 0, 0, 1],
+            tags: Vec::new(),
+            payload: Payload::Ip(IpPacket::new(ip(source), ip("10.0.0.11"), upper)),
+        };
+        let verdict = Policy::new(&intent, &BTreeSet::new()).to_host(id(32), &packet, State::New);
+        verdict.outcome.map_err(|drop| drop.reason)
+    };
+    assert_eq!(from("10.3.0.32"), Err(Reason::Forward), "nat lets nobody in");
+    assert_eq!(from("10.0.0.100"), Err(Reason::Forward), "nor who has an address of it");
+}
+
 #[test]
 fn trunks_and_isolated_ports() {
     let mut intent = house();
