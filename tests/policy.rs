@@ -93,6 +93,15 @@ impl Stream {
     }
 }
 
+/// What became of streams when the policy changed.
+#[derive(Debug, Default)]
+struct Outcome {
+    kept: usize,
+    ended: usize,
+    /// Connection tracking took no answer of theirs for one.
+    unanswered: usize,
+}
+
 /// Who got a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
@@ -186,14 +195,14 @@ impl House {
     }
 
     /// Ends what the loaded policy does not allow any more, and sends on all streams: what was ended must not come back
-    /// to life from either side. Gives how many go on, and how many do not.
+    /// to life from either side.
     async fn revoke(
         &mut self,
         intent: &Intent,
         policy: &Policy<'_>,
         streams: &[Stream],
         faults: &mut Vec<String>,
-    ) -> (usize, usize) {
+    ) -> Outcome {
         let host = ["10.1.0.1", "10.3.0.1", "198.51.100.1"].map(generate::ip).into();
         let connections = self.driver.connections(&(0..=4).collect()).await.expect("listed");
         let ended: Vec<Connection> = revoked(policy, &connections, &host).into_iter().cloned().collect();
@@ -233,8 +242,7 @@ impl House {
                 }
             }
         }
-        assert!(unanswered < 3, "{unanswered} of {} connections without an answer", streams.len());
-        (kept, streams.len() - unanswered - kept)
+        Outcome { kept, ended: streams.len() - unanswered - kept, unanswered }
     }
 
     fn mark(&mut self) -> Mark {
@@ -457,13 +465,15 @@ fn the_kernel_judges_as_the_model() {
         let mut random = Random(seed);
         let mut house = House::build(&generate::intent(&mut random)).await;
         let (mut frames, mut passed, mut answers, mut faults) = (0usize, 0usize, 0usize, Vec::new());
-        let (mut streams, mut went_on, mut stopped) = (Vec::new(), 0usize, 0usize);
+        let (mut streams, mut total) = (Vec::new(), Outcome::default());
         for round in 0..policies {
             let intent = generate::intent(&mut random);
             let policy = Policy::new(&intent, &BTreeSet::new());
             house.load(&intent).await;
-            let (kept, ended) = house.revoke(&intent, &policy, &std::mem::take(&mut streams), &mut faults).await;
-            (went_on, stopped) = (went_on + kept, stopped + ended);
+            let outcome = house.revoke(&intent, &policy, &std::mem::take(&mut streams), &mut faults).await;
+            total.kept += outcome.kept;
+            total.ended += outcome.ended;
+            total.unanswered += outcome.unanswered;
             house.forget().await;
             for network in NETWORKS {
                 host_speaks(&mut house, &policy, network, &mut random, &mut faults);
@@ -543,11 +553,14 @@ fn the_kernel_judges_as_the_model() {
         }
         println!(
             "seed {seed}: {policies} policies, {frames} frames of which {passed} passed, {answers} answers; of connections \
-             {went_on} went on after a change and {stopped} ended; in {:?}",
+             {} went on after a change and {} ended; in {:?}",
+            total.kept,
+            total.ended,
             started.elapsed()
         );
         assert!(faults.is_empty(), "{} differences:\n{}", faults.len(), faults.join("\n"));
-        assert!(policies < 50 || went_on > 0 && stopped > 0, "no connection met a change");
+        assert!(policies < 50 || total.kept > 0 && total.ended > 0, "no connection met a change");
+        assert!(policies < 50 || total.unanswered * 10 < total.kept + total.ended, "too few were answered: {total:?}");
         assert!(passed * 10 > frames && passed < frames, "a test of one kind of verdict tells nothing");
     });
 }
