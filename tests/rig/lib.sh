@@ -82,8 +82,8 @@ install_vmfabric() {
 start_vmfabricd() {
   /usr/sbin/vmfabricd "$@" >>"$RIG_LOGS/vmfabricd.log" 2>&1 &
   VMFABRICD_PID=$!
-  wait_for 20 vmfabricd_answers && return
-  echo "vmfabricd did not come up in 20 s:" >&2
+  wait_for 60 vmfabricd_answers && return
+  echo "vmfabricd did not come up in 60 s:" >&2
   tail -n 20 "$RIG_LOGS/vmfabricd.log" >&2
   return 1
 }
