@@ -51,8 +51,30 @@ pub trait Driver: Send + 'static {
 
 /// What a host's links have carried and lost, for whoever asks: beside the [`Driver`], so that nobody waits for it.
 pub trait Counters: std::fmt::Debug + Send + Sync + 'static {
-    /// By link, as of now or of a moment ago. Blocks for as long as the kernel takes.
-    fn read(&self) -> Result<Arc<BTreeMap<IfName, LinkCounters>>, DriverError>;
+    /// As of now or of a moment ago. Blocks for as long as the kernel takes.
+    fn read(&self) -> Result<Arc<Counted>, DriverError>;
+}
+
+/// A link that packets came in by, and their source.
+pub type Sender = (IfName, IpAddr);
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counted {
+    pub links: BTreeMap<IfName, LinkCounters>,
+    /// What the host itself did not take or route of what guests sent, by reason.
+    pub senders: BTreeMap<Sender, BTreeMap<&'static str, Count>>,
+}
+
+impl Counted {
+    /// Of a tap whose guest is these senders to the host.
+    pub fn of(&self, tap: &IfName, senders: &[Sender]) -> Option<LinkCounters> {
+        let mut link = self.links.get(tap)?.clone();
+        for (reason, count) in senders.iter().filter_map(|sender| self.senders.get(sender)).flatten() {
+            let sum = link.drops.entry(reason).or_default();
+            *sum = Count { packets: sum.packets + count.packets, bytes: sum.bytes + count.bytes };
+        }
+        Some(link)
+    }
 }
 
 /// Packets and bytes.

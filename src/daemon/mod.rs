@@ -24,7 +24,7 @@ use crate::{
     intent::HostConfig,
     libvirt::{self, LibvirtConfig},
     metrics::{self, Listen},
-    planner::drop_reasons,
+    planner::{drop_reasons, host_drop_reasons},
     reconciler::{Command, Engine, Handle, HookIndex, Inputs, StartError, View, forget_former_boot, importer},
     server::{
         clock::boot_id,
@@ -135,7 +135,7 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let triggers = Triggers::wanted();
     let (events, links) = mpsc::channel(kernel::CAPACITY);
     let driver = HostDriver::new(KernelDriver::new()?, Firewalld::watch(Some(events.clone())));
-    let counters: Arc<dyn Counters> = Arc::new(KernelCounters::new(drop_reasons())?);
+    let counters: Arc<dyn Counters> = Arc::new(KernelCounters::new(drop_reasons(), host_drop_reasons())?);
     if triggers.netlink {
         kernel::watch_into(events)?;
     }

@@ -181,15 +181,15 @@ impl Manager {
     #[zbus(out_args("explanation"))]
     async fn explain(&self, port: &str) -> Result<insight::Answer, Error> {
         let _turn = self.context.plan_turn().await?;
-        let (mut explained, tap) = {
+        let (mut explained, id) = {
             let view = self.context.handle.view();
             let explained = insight::explain(&view, short(port)?)?;
-            let tap = view.intent.find_port(port).ok().and_then(|port| view.attachments.get(&port.id));
-            (explained, tap.map(|attachment| attachment.tap.clone()))
+            (explained, view.intent.find_port(port).map(|port| port.id))
         };
-        if let Some(tap) = tap {
-            // Without counters it is told all the same.
-            let counters = self.context.counters(tap).await.unwrap_or_default();
+        // Without counters it is told all the same.
+        if let Ok(id) = id
+            && let Ok(Some(counters)) = self.context.counters(id).await
+        {
             explained.extend(insight::statistics(&counters)?.remove_entry("drops"));
         }
         Ok(explained)

@@ -30,7 +30,6 @@ pub use value::{Dictionary, to_json};
 
 use crate::{
     backend::{Counters, LinkCounters},
-    net::IfName,
     reconciler::{Handle, Notice},
 };
 use access::Action;
@@ -102,14 +101,21 @@ impl Context {
         Ok(self.exporter.sync(self, bus, dirty).await?)
     }
 
-    /// What a link carried and lost; nothing of one that is not there.
-    async fn counters(&self, link: IfName) -> Result<LinkCounters, Error> {
+    /// What a port carried and lost; `None` where no guest runs with it.
+    async fn counters(&self, port: crate::intent::PortId) -> Result<Option<LinkCounters>, Error> {
+        let (tap, senders) = {
+            let view = self.handle.view();
+            let Some((attachment, port)) = view.attachments.get(&port).zip(view.intent.port(port)) else {
+                return Ok(None);
+            };
+            (attachment.tap.clone(), view.senders_of(port))
+        };
         let _turn = self.counting.acquire().await.map_err(|_| Error::Failed("vmfabricd is stopping".into()))?;
         let counters = Arc::clone(&self.counters);
         let read = tokio::task::spawn_blocking(move || counters.read()).await;
         let all = read.map_err(|_| Error::Failed("vmfabricd is stopping".into()))?;
         let all = all.map_err(|error| Error::Failed(format!("the kernel cannot be asked: {error}")))?;
-        Ok(all.get(&link).cloned().unwrap_or_default())
+        Ok(Some(all.of(&tap, &senders).unwrap_or_default()))
     }
 
     /// A turn to plan: anybody may ask, and a plan costs the loop a full pass, so that one at a time is asked for.

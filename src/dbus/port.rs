@@ -73,9 +73,8 @@ impl PortObject {
 
     #[zbus(out_args("statistics"))]
     async fn get_statistics(&self) -> Result<insight::Answer, Error> {
-        let tap = self.context.handle.view().attachments.get(&self.id).map(|attachment| attachment.tap.clone());
-        match tap {
-            Some(tap) => insight::statistics(&self.context.counters(tap).await?),
+        match self.context.counters(self.id).await? {
+            Some(counters) => insight::statistics(&counters),
             None => Ok(insight::Answer::new()),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::text::{Exposition, Format, Kind};
 use crate::{
-    backend::{Counters, LinkCounters},
+    backend::{Counted, Counters, LinkCounters, Sender},
     intent::{Network, NetworkId},
     net::IfName,
     reconciler::{Handle, LibvirtStatus, PortStatus, Subject, View},
@@ -57,6 +57,7 @@ struct Pool {
 #[derive(Debug)]
 struct TakenPort {
     tap: IfName,
+    senders: Vec<Sender>,
     network: String,
     /// Its name, or its id where it has none.
     port: String,
@@ -68,12 +69,12 @@ impl Sources {
     /// All of them, or `None` where the kernel does not tell.
     pub(super) async fn gather(&self, format: Format) -> Option<String> {
         let counters = Arc::clone(&self.counters);
-        let links = tokio::task::spawn_blocking(move || counters.read()).await.ok()?;
-        let links = links.inspect_err(|error| tracing::warn!(%error, "links' counters cannot be read")).ok()?;
+        let counted = tokio::task::spawn_blocking(move || counters.read()).await.ok()?;
+        let counted = counted.inspect_err(|error| tracing::warn!(%error, "links' counters cannot be read")).ok()?;
         let readings = self.meters.read().await;
         let taken = Taken::of(&self.handle.view());
         // Megabytes of text, with ten thousand ports.
-        tokio::task::spawn_blocking(move || write(format, &taken, &links, &readings)).await.ok()
+        tokio::task::spawn_blocking(move || write(format, &taken, &counted, &readings)).await.ok()
     }
 }
 
@@ -103,6 +104,7 @@ impl Taken {
             let guest = attachment.guest.as_ref().or(port.device.as_ref());
             Some(TakenPort {
                 tap: attachment.tap.clone(),
+                senders: view.senders_of(port),
                 network: name_of(port.network)?,
                 port: port.name.as_ref().map_or_else(|| id.to_string(), ToString::to_string),
                 mac: port.mac.to_string(),
@@ -137,15 +139,10 @@ fn taken_network(view: &View, network: &Network) -> TakenNetwork {
     TakenNetwork { name: network.name.to_string(), leases: held.len(), pools: pools.collect() }
 }
 
-fn write(
-    format: Format,
-    taken: &Taken,
-    links: &BTreeMap<IfName, LinkCounters>,
-    readings: &BTreeMap<Uuid, Reading>,
-) -> String {
+fn write(format: Format, taken: &Taken, counted: &Counted, readings: &BTreeMap<Uuid, Reading>) -> String {
     let mut text = Exposition::new(format);
     write_host(&mut text, taken);
-    write_ports(&mut text, taken, links);
+    write_ports(&mut text, taken, counted);
     write_pools(&mut text, taken);
     let named: Vec<(&str, &Reading)> = readings
         .iter()
@@ -195,9 +192,9 @@ fn write_host(text: &mut Exposition, taken: &Taken) {
     text.value(&[], taken.failed_passes);
 }
 
-fn write_ports(text: &mut Exposition, taken: &Taken, links: &BTreeMap<IfName, LinkCounters>) {
-    let ports: Vec<(&TakenPort, &LinkCounters)> =
-        taken.ports.iter().filter_map(|port| Some((port, links.get(&port.tap)?))).collect();
+fn write_ports(text: &mut Exposition, taken: &Taken, counted: &Counted) {
+    let ports: Vec<(&TakenPort, LinkCounters)> =
+        taken.ports.iter().filter_map(|port| Some((port, counted.of(&port.tap, &port.senders)?))).collect();
     text.family("vmfabric_port_info", Kind::Gauge, None, "Ports of running guests, with what else is known; always 1.");
     for (port, _) in &ports {
         let tap = port.tap.to_string();

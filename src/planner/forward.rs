@@ -3,7 +3,7 @@
 use super::{
     Input, Plan,
     bridge::Placements,
-    filter::{is_single, plain},
+    filter::{LOG_RATE, is_single, logs, plain},
     l3::{Gateway, gateway_name},
 };
 use crate::{
@@ -34,6 +34,7 @@ iifname @gateways oifname @gateways ip6 saddr @nat6 ip6 daddr @routed6 accept
 iifname @gateways oifname @gateways ip6 saddr @routed6 ip6 daddr @routed6 accept
 iifname @gateways oifname != @gateways ip6 saddr @nat6 accept
 iifname @gateways oifname != @gateways ip6 saddr @routed6 accept
+iifname @gateways goto drop_forward
 counter drop";
 
 /// What the bridge keeps apart does not meet through the gateway.
@@ -45,11 +46,31 @@ iifname . ip6 saddr @isolated6_prefixes goto from_isolated
 accept";
 
 const FROM_ISOLATED: &str = "\
-oifname . ip daddr @isolated4 counter drop
-oifname . ip daddr @isolated4_prefixes counter drop
-oifname . ip6 daddr @isolated6 counter drop
-oifname . ip6 daddr @isolated6_prefixes counter drop
+oifname . ip daddr @isolated4 goto drop_isolation
+oifname . ip daddr @isolated4_prefixes goto drop_isolation
+oifname . ip6 daddr @isolated6 goto drop_isolation
+oifname . ip6 daddr @isolated6_prefixes goto drop_isolation
 accept";
+
+/// Why the host does not take or route what a guest sends: each a chain `drop_REASON` that counts by link and source in
+/// `drops_REASON4` and `drops_REASON6`, as long as there is room.
+const REASONS: [&str; 3] = ["host", "forward", "isolation"];
+
+/// Each reason for which the host drops what guests send, with the sets of the inet table that count them by link and
+/// source.
+pub fn host_drop_reasons() -> impl Iterator<Item = (String, &'static str)> {
+    REASONS.into_iter().flat_map(|reason| ["4", "6"].map(|version| (format!("drops_{reason}{version}"), reason)))
+}
+
+fn drop_rules(reason: &str, logs: bool) -> String {
+    let counts = [("4", "ip"), ("6", "ip6")]
+        .map(|(version, ip)| format!("update @drops_{reason}{version} {{ iifname . {ip} saddr counter }}\n"));
+    let told = match logs {
+        true => format!("jump log_rate\nlog prefix \"vmfabric drop {reason}: \" level info\n"),
+        false => String::new(),
+    };
+    format!("{}{told}drop", counts.concat())
+}
 
 const POSTROUTING: &str = "\
 type nat hook postrouting priority srcnat; policy accept;
@@ -67,7 +88,7 @@ icmp type echo-request accept
 icmpv6 type { echo-request, nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept
 meta l4proto igmp accept
 icmpv6 type { 130, 131, 132, 143 } accept
-counter drop";
+goto drop_host";
 
 const SETS: [(&str, &str); 9] = [
     ("gateways", "set type ifname"),
@@ -121,9 +142,17 @@ pub(super) fn plan_forward_table(input: Input<'_>, gateways: &[Gateway], hosts6:
     let sets = sets.map(|((name, spec), elements)| ((*name).to_owned(), Set::new(spec, std::mem::take(elements))));
     let links: BTreeMap<NetworkId, &IfName> = gateways.iter().map(|g| (g.network, &g.link)).collect();
     let isolated = isolated(input, input.intent.ports(), |network| links.get(&network).copied().cloned());
+    let counting = host_drop_reasons().map(|(set, _)| {
+        let address = if set.ends_with('4') { "ipv4_addr" } else { "ipv6_addr" };
+        let spec = format!("set type ifname . {address}; size 65536; flags dynamic");
+        (set, Set::new(&spec, BTreeSet::new()))
+    });
+    let drops = REASONS.iter().map(|reason| (format!("drop_{reason}"), Text::from(drop_rules(reason, logs(input)))));
+    let log_rate = logs(input).then(|| ("log_rate".to_owned(), Text::from(LOG_RATE)));
+    let chains = CHAINS.iter().map(|(name, rules)| ((*name).to_owned(), Text::from(*rules)));
     let table = Table {
-        sets: sets.chain(isolated).collect(),
-        chains: CHAINS.iter().map(|(name, rules)| ((*name).to_owned(), Text::from(*rules))).collect(),
+        sets: sets.chain(isolated).chain(counting).collect(),
+        chains: chains.chain(drops).chain(log_rate).collect(),
         ..Table::default()
     };
     plan.desired.tables.insert(Family::Inet, table);

@@ -10,6 +10,7 @@ mod problem;
 
 pub use crate::datapath::BOUND;
 pub use filter::drop_reasons;
+pub use forward::host_drop_reasons;
 pub use l3::gateway_name;
 pub use port::port_of_alias;
 pub use problem::{Problem, Subject};

@@ -1,10 +1,10 @@
 use super::ImportMemo;
 use crate::{
-    backend::LeaseRecord,
+    backend::{LeaseRecord, Sender},
     datapath::Capabilities,
-    intent::{Device, HostConfig, Intent, Network, NetworkId, PortId, SubnetId},
+    intent::{AddressPair, Device, HostConfig, Intent, Network, NetworkId, Port, PortId, SubnetId},
     net::{IfName, Ipv6Net},
-    planner::{DelegatedPrefix, Problem, Subject},
+    planner::{DelegatedPrefix, Problem, Subject, gateway_name},
     server::{Histogram, clock::LeaseClock},
 };
 use std::{
@@ -130,6 +130,20 @@ impl View {
             None => network.bridge.as_ref(),
             Some(name) => self.host.physical_networks.get(name).map(|physical| physical.bridge()),
         }
+    }
+
+    /// As whom a port's guest speaks to the host: by the link that the host is on its network with, and its addresses.
+    pub fn senders_of(&self, port: &Port) -> Vec<Sender> {
+        let network = self.intent.network(port.network);
+        let Some((network, bridge)) = network.and_then(|network| Some((network, self.bridge_of(network)?))) else {
+            return Vec::new();
+        };
+        let link = gateway_name(network, bridge);
+        let single = |pair: &AddressPair| (pair.ip.prefix_len() == pair.ip.max_prefix_len()).then(|| pair.ip.addr());
+        let mut addresses: BTreeSet<IpAddr> = port.fixed_ips.iter().map(|ip| ip.address).collect();
+        addresses.extend(port.security.address_pairs.iter().filter_map(single));
+        addresses.insert(port.mac.link_local().into());
+        addresses.into_iter().map(|address| (link.clone(), address)).collect()
     }
 
     pub fn problems_of(&self, subject: Subject) -> impl Iterator<Item = &Problem> {

@@ -347,6 +347,7 @@ local_gw = link_local(gw)
 eve.send(ether(gw, E, IPV6, ipv6(L, local_gw, TCP, tcp(L, local_gw, 2222, 22, SYN))))
 eve.send(ether(gw, E, IPV6, ipv6(L, ALL, TCP, tcp(L, ALL, 2222, 22, SYN))))
 pings_gateway(eve)
+table.row("… each counted as the host's", host_drops().get(("host", eve.address), 0) >= 3 * 5 + 3, str(host_drops()))
 table.row("blocked: TCP over IPv6 to the host", not eve.saw(lambda p: p.protocol == TCP))
 client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 client.connect((eve.address, 7777))
@@ -361,6 +362,11 @@ try:
 except BlockingIOError:
     answer = b""
 table.row("passes:  an answer to what the host asked", answer == b"answer")
+
+clear()
+cat.send(cat.udp(ann.address, b"inward", via=open(f"/sys/class/net/{BRIDGE}.20/address").read().strip()))
+table.row("blocked: a guest of another network into one with nat, and counted",
+          until(lambda: host_drops().get(("forward", cat.address)) == 1) and not ann.saw(lambda p: p.data == b"inward"), str(host_drops()))
 
 print("--- Isolation, address pairs, addresses of others")
 
@@ -381,7 +387,9 @@ in_set = lambda name, link: f'"{link}"' in run("nft", "list", "set", "bridge", "
 assert until(lambda: in_set("isolated", "eve") and in_set("isolated", "ann"))
 eve.heard_by, ann.heard_by = V10 - {"ann"}, V10 - {"eve"}
 blocked("an isolated guest to another", eve, [eve.udp(ann.address, b"iso"), from_eve(arp(1, E, eve.address, ann.address) + b"iso", ARP, A)], "isolation")
+before = host_drops().get(("isolation", eve.address), 0)
 table.row("blocked: … nor through their gateway", not hairpin(b"iso-hairpin"))
+table.row("  … which counts it", host_drops().get(("isolation", eve.address), 0) == before + 1, str(host_drops()))
 passes("… to the gateway", eve, eve.udp(GATEWAY, b"iso-gw", via=gw), gateway, host)
 passes("… to the wire", eve, eve.udp("10.0.10.250", b"iso-wire", via=nobody), wire, off)
 for name in ("eve", "ann"):
@@ -458,13 +466,22 @@ def told(name):
 
 
 guests = [guest.name for guest in Guest.by_name.values() if guest.name != "bob"]
-counted = lambda name: {reason: count for (reason, link), count in all_drops().items() if link == name}
+
+
+def counted(name):
+    guest, sums = Guest.by_name[name], {reason: count for (reason, link), count in all_drops().items() if link == name}
+    for (reason, source), count in host_drops().items():
+        if source in (guest.address, guest.local):
+            sums[reason] = sums.get(reason, 0) + count
+    return sums
+
+
 at_filters = lambda drops: {reason: count for reason, count in drops.items() if not reason.startswith("rate_")}
 for name in guests:
     table.row(f"vmfabric tells what was dropped of {name}", until(lambda: at_filters(told(name)["drops"]) == counted(name)),
               f"{told(name)['drops']} {counted(name)}")
-reasons = set(counted("eve"))
-lacking = {"vlan", "control", "mac", "storm", "ethertype", "arp", "ip", "ip6", "nd", "dhcp", "ra", "redirect", "options", "fragment", "isolation", "foreign"} - reasons
+reasons = set(counted("eve")) | {reason for reason, _ in host_drops()}
+lacking = {"vlan", "control", "mac", "storm", "ethertype", "arp", "ip", "ip6", "nd", "dhcp", "ra", "redirect", "options", "fragment", "isolation", "foreign", "host", "forward"} - reasons
 table.row("each attack had its reason", not lacking, f"never counted: {lacking}")
 explained = json.loads(vmfabric("explain", "eve", "--json"))
 table.row("explain tells them too", explained["drops"]["mac"] > 3000, str(explained["drops"]))

@@ -248,6 +248,16 @@ def all_drops():
     return {key: count for key, count in counted.items() if count}
 
 
+def host_drops():
+    """How many packets the host itself dropped of what guests sent to it or through it, by reason and source."""
+    text = run("nft", "list", "table", "inet", "vmfabric", check=False)
+    counted = {}
+    for reason, body in re.findall(r"\tset drops_([a-z]+)[46] \{(.*?)\n\t\}", text, re.S):
+        for source, count in re.findall(r'"[^"]+" \. (\S+) counter packets (\d+)', body):
+            counted[reason, source] = counted.get((reason, source), 0) + int(count)
+    return counted
+
+
 def drops(reason, link):
     return all_drops().get((reason, link), 0)
 

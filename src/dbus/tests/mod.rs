@@ -20,14 +20,14 @@ mod signals;
 
 use super::{Access, Dictionary, Error, LogControl, Service, proxy::ManagerProxy, serve_to};
 use crate::{
-    backend::{Count, Counters, DriverError, LinkCounters},
+    backend::{Count, Counted, Counters, DriverError, LinkCounters},
     intent::{Bridging, HostConfig, PhysicalNetwork, ResourceName},
     net::{IfName, VlanId},
 };
 use bus::Bus;
 use core::Core;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     future::Future,
     sync::{Arc, Mutex},
     time::Duration,
@@ -65,14 +65,15 @@ impl LogControl for Log {
 
 /// What the tap `vnet0` carried.
 #[derive(Debug)]
-struct Counted;
+struct Taps;
 
-impl Counters for Counted {
-    fn read(&self) -> Result<Arc<BTreeMap<IfName, LinkCounters>>, DriverError> {
+impl Counters for Taps {
+    fn read(&self) -> Result<Arc<Counted>, DriverError> {
         let count = |packets, bytes| Count { packets, bytes };
         let drops = [("mac", count(3, 180))].into();
         let link = LinkCounters { came_in: count(1, 1500), went_out: count(2, 120), drops, ..LinkCounters::default() };
-        Ok(Arc::new([(IfName::new("vnet0").expect("a name"), link)].into()))
+        let links = [(IfName::new("vnet0").expect("a name"), link)].into();
+        Ok(Arc::new(Counted { links, ..Counted::default() }))
     }
 }
 
@@ -82,7 +83,7 @@ pub async fn serve_with(
     log: Log,
     access: Access,
 ) -> Result<Service, super::DbusError> {
-    serve_to(bus, handle, log, access, Arc::new(Counted)).await
+    serve_to(bus, handle, log, access, Arc::new(Taps)).await
 }
 
 /// A bus, a core, the service and one client.

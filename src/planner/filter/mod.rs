@@ -14,6 +14,7 @@ use crate::{
 };
 use groups::{Groups, tracks};
 pub(super) use groups::{is_single, plain};
+pub(in crate::planner) use program::LOG_RATE;
 use program::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -114,7 +115,7 @@ pub(super) fn plan_filters_of(input: Input<'_>, placements: &Placements, ports: 
 }
 
 /// Whether drops are told, and can be.
-fn logs(input: Input<'_>) -> bool {
+pub(super) fn logs(input: Input<'_>) -> bool {
     input.host.log_drops && input.observed.capabilities.nft_log
 }
 

@@ -279,7 +279,7 @@ const CHAINS: [(&str, &str); 17] = [
 ];
 
 /// What is dropped and told goes through here: of what is too much, nothing is told. One for the whole host.
-const LOG_RATE: &str = "limit rate over 10/second burst 20 packets drop";
+pub(in crate::planner) const LOG_RATE: &str = "limit rate over 10/second burst 20 packets drop";
 
 /// What the table's fixed part depends on.
 #[derive(Debug, Clone, Copy)]
