@@ -3,7 +3,7 @@
 use super::{Engine, Outlets, Subject};
 use crate::{
     backend::{Driver, LinkEvent, Store},
-    datapath::{Change, Family, Link, link_element},
+    datapath::{Change, Family, Link, Sysctl, link_element},
     intent::{Bridging, PortId},
     net::IfName,
     planner::{BOUND, port_of_alias},
@@ -176,6 +176,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 self.mark_dirty();
             }
             return Seen::Nothing;
+        }
+        // The kernel forwards IPv6 for guests, and so for whatever comes: others' links are kept out of it one by one.
+        if before.is_none() && self.previous.get(&Sysctl::Ipv6ForwardingPath).is_some_and(|value| value == "0") {
+            self.mark_dirty();
         }
         // Also where nothing is new about it: a pass, or a message of the same batch, may have shown it before.
         let Some(master) = link.master().filter(|master| self.is_served_bridge(master)) else { return Seen::Nothing };

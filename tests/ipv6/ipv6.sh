@@ -129,6 +129,15 @@ ip -n wan route add 2001:db8:eeee::/64 via "$wan"
 check "the outside reaches no link of others through this host" not pings wan 2001:db8:eeee::2
 check "the host itself does" ping -6 -c 1 -W 2 2001:db8:eeee::2
 
+ip netns add later && ip link add later0 type veth peer name eth0 netns later && ip link set later0 up &&
+  ip addr add 2001:db8:dddd::1/64 dev later0 nodad && ip -n later link set eth0 up && ip -n later addr add 2001:db8:dddd::2/64 dev eth0 nodad &&
+  ip -n later route add default via 2001:db8:dddd::1 && ip -n wan route add 2001:db8:dddd::/64 via "$wan"
+check "a link of others that comes later: the host itself reaches it" wait_for 20 ping -6 -c 1 -W 2 2001:db8:dddd::2
+check "the outside does not" not pings wan 2001:db8:dddd::2
+ip netns exec wan tcpdump --immediate-mode -l -n -i eth0 'icmp6 and src 2001:db8:dddd::2' >/run/rig/later 2>/run/rig/later.err &
+check "nothing that it sends gets there" eval 'wait_for 20 grep -q listening /run/rig/later.err && not pings later 2001:db8:ffff::1 && [ ! -s /run/rig/later ] || { cat /run/rig/later; false; }'
+kill %+ 2>/dev/null
+
 check "the plan is empty" eventually plan_is_empty
 check "the daemon is restarted" eval 'stop_vmfabricd && routed a && start_vmfabricd'
 check "it finds nothing to do" plan_is_empty
