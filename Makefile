@@ -35,7 +35,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 say = @echo "== $(1)"
 
-.PHONY: all build demo test test-unit check bench bench-filter bench-dhcp bench-dns fuzz soak deb install uninstall fmt lint clean help rust-deps root
+.PHONY: all build demo test test-unit check bench bench-filter bench-dhcp bench-dns fuzz soak deb rpm arch sbom install uninstall fmt lint clean help rust-deps root
 
 all: build
 
@@ -119,6 +119,21 @@ deb: rust-deps ## a Debian package in target/debian/
 	@$(RIG)/install-deps deb
 	$(CARGO) build --release $(CARGOFLAGS)
 	packaging/build-deb target/debian
+
+rpm: rust-deps ## an RPM of what is here, in target/rpm
+	@$(RIG)/install-deps rpm
+	$(CARGO) build --release $(CARGOFLAGS)
+	packaging/build-rpm target/rpm
+
+arch: rust-deps ## a package for Arch Linux of what is here, in target/arch
+	@$(RIG)/install-deps arch
+	$(CARGO) build --release $(CARGOFLAGS)
+	packaging/build-arch target/arch
+
+sbom: rust-deps ## what the programs are made of, as SPDX JSON, in target/sbom.spdx.json
+	@mkdir -p target
+	packaging/sbom >target/sbom.spdx.json
+	@echo target/sbom.spdx.json
 
 MANPAGES = $(wildcard docs/man/*.1 docs/man/*.5 docs/man/*.8)
 

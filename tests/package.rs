@@ -154,3 +154,103 @@ fn the_package_is_reproducible() {
     let bytes = |folder: &Path| std::fs::read(package(folder)).expect("a package");
     assert!(bytes(first.path()) == bytes(second.path()), "two packages of the same binaries differ");
 }
+
+/// A package of another kind, made of the binaries under test by `packaging/TOOL`.
+fn packed(tool: &str, folder: &Path) -> PathBuf {
+    let binaries = Path::new(env!("CARGO_BIN_EXE_vmfabricd")).parent().expect("a folder");
+    let mut build = Command::new(repository().join("packaging").join(tool));
+    let output = build.arg(folder).env("BIN_DIR", binaries).current_dir(repository()).output().expect(tool);
+    assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("a path").trim().into()
+}
+
+fn told(program: &str, arguments: &[&str], file: &Path) -> String {
+    let output = Command::new(program).args(arguments).arg(file).current_dir(repository()).output().expect(program);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{program}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// The files of the Debian package, by what other systems call their folders.
+fn are_there(files: &str, sbin: &str) {
+    for file in [
+        &format!("{sbin}/vmfabricd"),
+        &format!("{sbin}/vmfabric-hook"),
+        "usr/bin/vmfabric",
+        "usr/lib/systemd/system/vmfabricd.service",
+        "usr/lib/systemd/system/vmfabric-hook.socket",
+        "usr/share/dbus-1/system.d/org.vmfabric1.conf",
+        "usr/share/polkit-1/actions/org.vmfabric1.policy",
+        "etc/libvirt/hooks/qemu.d/vmfabric",
+        "etc/libvirt/hooks/network.d/vmfabric",
+        "etc/vmfabric/vmfabricd.toml",
+        "usr/share/man/man8/vmfabricd.8.gz",
+        "usr/share/doc/vmfabric/sbom.spdx.json",
+    ] {
+        assert!(files.lines().any(|line| line.trim_start_matches('/') == file), "no {file} in\n{files}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: `make test` installs rpm and rpmlint for it"]
+fn the_rpm_is_whole_reproducible_and_lint_clean() {
+    let (first, second) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let (one, two) = (packed("build-rpm", first.path()), packed("build-rpm", second.path()));
+    are_there(&told("rpm", &["-qlp"], &one), "usr/sbin");
+    assert!(std::fs::read(&one).expect("a package") == std::fs::read(two).expect("a package"), "two builds differ");
+    told("rpmlint", &["-c", "packaging/rpm/rpmlint.toml", "packaging/rpm/vmfabric.spec"], &one);
+    let needs = told("rpm", &["-qp", "--requires"], &one);
+    assert!(needs.contains("libvirt.so.0") && needs.contains("libnftables.so.1"), "{needs}");
+}
+
+#[test]
+#[ignore = "needs root: `make test` installs makepkg for it, which runs as nobody"]
+fn the_arch_package_is_whole_and_reproducible() {
+    let (first, second) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let (one, two) = (packed("build-arch", first.path()), packed("build-arch", second.path()));
+    are_there(&told("bsdtar", &["-tf"], &one), "usr/bin");
+    assert!(std::fs::read(&one).expect("a package") == std::fs::read(two).expect("a package"), "two builds differ");
+    let unit = told("bsdtar", &["-xO", "--include=*/vmfabricd.service", "-f"], &one);
+    assert!(unit.contains("/usr/bin/vmfabricd") && !unit.contains("/usr/sbin/vmfabric"), "{unit}");
+}
+
+#[test]
+#[ignore = "needs root: `make test` installs python3 for it"]
+fn the_sbom_names_what_the_programs_contain() {
+    let told = |command: &mut Command| {
+        let output = command.current_dir(repository()).output().expect("runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let sbom: Value = serde_json::from_str(&told(&mut Command::new("packaging/sbom"))).expect("JSON");
+    assert_eq!(sbom["spdxVersion"], "SPDX-2.3");
+    let packages = sbom["packages"].as_array().expect("packages");
+    let named = |package: &Value| {
+        format!(
+            "{} v{}",
+            package["name"].as_str().unwrap_or_default(),
+            package["versionInfo"].as_str().unwrap_or_default()
+        )
+    };
+    let listed: BTreeSet<String> = packages.iter().map(named).collect();
+    let arguments = ["tree", "--locked", "--offline", "--edges=normal,no-proc-macro", "--prefix=none", "--format={p}"];
+    let tree = told(Command::new(env!("CARGO")).args(arguments));
+    let linked: BTreeSet<String> = tree
+        .lines()
+        .map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" "))
+        .filter(|l| !l.is_empty())
+        .collect();
+    assert_eq!(listed, linked);
+    let ids: BTreeSet<&str> = packages.iter().filter_map(|package| package["SPDXID"].as_str()).collect();
+    assert_eq!(ids.len(), packages.len(), "two packages have one id");
+    for relation in sbom["relationships"].as_array().expect("relationships") {
+        let known = |end: &str| end == "SPDXRef-DOCUMENT" || ids.contains(end);
+        assert!(
+            ["spdxElementId", "relatedSpdxElement"].iter().all(|end| known(relation[end].as_str().unwrap_or_default()))
+        );
+    }
+    let ours = |package: &&Value| package["name"] != "vmfabric";
+    for package in packages.iter().filter(ours) {
+        assert!(package["checksums"][0]["checksumValue"].as_str().is_some_and(|sum| sum.len() == 64), "{package}");
+    }
+}
