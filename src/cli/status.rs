@@ -54,6 +54,8 @@ fn print(status: &Status, out: &mut Output) -> Result<(), CliError> {
     let has = |(name, has): (&String, &bool)| match name.as_str() {
         "bridge_vlan_filtering" => format!("{} VLANs on bridges", with(*has)),
         "nft_bridge_meta" => format!("{} rules for all ports of a bridge", with(*has)),
+        "bridge_conntrack" => format!("{} connections tracked on bridges", with(*has)),
+        "nft_owner" => format!("{} tables that nobody else can change", with(*has)),
         other => format!("{} {other}", with(*has)),
     };
     let kernel: Vec<_> = status.capabilities.iter().map(has).collect();

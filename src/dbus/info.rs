@@ -483,6 +483,8 @@ impl ManagerInfo {
         let capabilities = [
             ("bridge_vlan_filtering", view.capabilities.bridge_vlan_filtering),
             ("nft_bridge_meta", view.capabilities.nft_bridge_meta),
+            ("bridge_conntrack", view.capabilities.bridge_conntrack),
+            ("nft_owner", view.capabilities.nft_owner),
         ];
         Self {
             health: match view.health() {
