@@ -69,7 +69,6 @@ test: root ## all tests, those on real guests and kernels too (root)
 	@$(MAKE) --no-print-directory deb
 	$(call say,tests that need no root)
 	$(CARGO) test $(CARGOFLAGS) --no-fail-fast
-	$(CARGO) build $(CARGOFLAGS)
 	$(call say,tests on private hosts$(comma) User Mode Linux hosts and the stock kernel; $(TEST_THREADS) at once)
 	VMFABRIC_BIN=$(abspath target/debug) VMFABRIC_DEB=$$(ls -t $(CURDIR)/target/debian/vmfabric_*.deb | head -n 1) \
 	  $(CARGO) test $(CARGOFLAGS) --no-fail-fast --tests -- --ignored --test-threads=$(TEST_THREADS)

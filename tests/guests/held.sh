@@ -8,7 +8,11 @@ A=52:54:00:73:00:01
 refused() { local output; output=$(nft "$@" 2>&1) && { echo "it was done"; return 1; }; grep 'Operation not permitted' <<<"$output"; }
 held() { nft list table "$1" vmfabric | grep -F 'flags owner,persist'; }
 left() { nft list table "$1" vmfabric | grep -F 'flags persist'; }
-tables() { { nft -s list table bridge vmfabric; nft -s list table inet vmfabric; } | sed 's/ # progname.*//'; }
+# All but what packets fill
+tables() {
+  { nft -s -t list table bridge vmfabric; nft -s -t list table inet vmfabric; nft list set bridge vmfabric macs
+    nft list set bridge vmfabric addresses4; nft list set inet vmfabric nat4; } | sed 's/ # progname.*//'
+}
 
 need "a guest" eval "define_guest a $A network=nat && virsh -q start a"
 need "it has its lease" wait_lease a $LONG
