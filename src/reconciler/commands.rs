@@ -60,7 +60,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     async fn add_record(&mut self, id: NetworkId, record: DnsRecord) -> Result<(), CommandError> {
         let mut network = self.view().intent.find_network(&id.to_string())?.clone();
         network.dns.records.push(record);
-        self.commit_and_mark(Change::PutNetwork(network)).await
+        self.commit_and_mark(Change::PutNetwork(network)).await?;
+        // Whoever made it may ask for it next.
+        self.flush().await;
+        Ok(())
     }
 
     async fn remove_records(&mut self, id: NetworkId, which: RecordFilter) -> Result<u32, CommandError> {
@@ -74,6 +77,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             return Err(IntentError::not_found("DNS record", what).into());
         }
         self.commit_and_mark(Change::PutNetwork(network)).await?;
+        self.flush().await;
         Ok(u32::try_from(removed).unwrap_or(u32::MAX))
     }
 

@@ -40,7 +40,7 @@ define_guest web 52:54:00:00:00:01 network=nat && virsh -q start web || show "th
 wait_lease web 60 || show "no lease"
 guest_run web 'nslookup -type=a www.internet.test && nc -w 3 203.0.113.2 7000 </dev/null' || show "no way outside"
 vmfabric plan || show "the plan is not empty"
-nsenter -t "$(pidof vmfabricd)" -m touch /etc/vmfabric-was-here 2>/dev/null && die "/etc could be written to"
+nsenter -t "$(pidof vmfabricd)" --mount --root touch /etc/vmfabric-was-here 2>/dev/null && die "/etc could be written to"
 virsh -q destroy web
 kill "$(pidof vmfabricd)"
 wait "$VMFABRICD_PID" || show "it does not end well"
