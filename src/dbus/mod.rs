@@ -30,6 +30,7 @@ pub use value::{Dictionary, to_json};
 
 use crate::{
     backend::{Counters, LinkCounters},
+    intent::PortId,
     reconciler::{Handle, Notice},
 };
 use access::Action;
@@ -102,7 +103,7 @@ impl Context {
     }
 
     /// What a port carried and lost; `None` where no guest runs with it.
-    async fn counters(&self, port: crate::intent::PortId) -> Result<Option<LinkCounters>, Error> {
+    async fn counters(&self, port: PortId) -> Result<Option<LinkCounters>, Error> {
         let (tap, senders) = {
             let view = self.handle.view();
             let Some((attachment, port)) = view.attachments.get(&port).zip(view.intent.port(port)) else {

@@ -3,7 +3,7 @@
 use super::{
     Input, Plan,
     bridge::Placements,
-    filter::{LOG_RATE, is_single, logs, plain},
+    filter::{drop_rules, is_single, log_rate, logs, plain},
     l3::{Gateway, gateway_name},
 };
 use crate::{
@@ -55,21 +55,28 @@ accept";
 /// Why the host does not take or route what a guest sends: each a chain `drop_REASON` that counts by link and source in
 /// `drops_REASON4` and `drops_REASON6`, as long as there is room.
 const REASONS: [&str; 3] = ["host", "forward", "isolation"];
+/// How a set's name ends, the protocol, and the type of its addresses.
+const VERSIONS: [(&str, &str, &str); 2] = [("4", "ip", "ipv4_addr"), ("6", "ip6", "ipv6_addr")];
 
 /// Each reason for which the host drops what guests send, with the sets of the inet table that count them by link and
 /// source.
 pub fn host_drop_reasons() -> impl Iterator<Item = (String, &'static str)> {
-    REASONS.into_iter().flat_map(|reason| ["4", "6"].map(|version| (format!("drops_{reason}{version}"), reason)))
+    REASONS.into_iter().flat_map(|reason| VERSIONS.map(|(end, ..)| (format!("drops_{reason}{end}"), reason)))
 }
 
-fn drop_rules(reason: &str, logs: bool) -> String {
-    let counts = [("4", "ip"), ("6", "ip6")]
-        .map(|(version, ip)| format!("update @drops_{reason}{version} {{ iifname . {ip} saddr counter }}\n"));
-    let told = match logs {
-        true => format!("jump log_rate\nlog prefix \"vmfabric drop {reason}: \" level info\n"),
-        false => String::new(),
-    };
-    format!("{}{told}drop", counts.concat())
+fn counting_sets() -> impl Iterator<Item = (String, Set)> {
+    REASONS.into_iter().flat_map(|reason| {
+        VERSIONS.map(|(end, _, address)| {
+            let spec = format!("set type ifname . {address}; size 65536; flags dynamic");
+            (format!("drops_{reason}{end}"), Set::new(&spec, BTreeSet::new()))
+        })
+    })
+}
+
+fn drop_chain(reason: &str, logs: bool) -> (String, Text) {
+    let counts =
+        VERSIONS.map(|(end, ip, _)| format!("update @drops_{reason}{end} {{ iifname . {ip} saddr counter }}\n"));
+    (format!("drop_{reason}"), drop_rules(reason, &counts.concat(), logs).into())
 }
 
 const POSTROUTING: &str = "\
@@ -142,17 +149,11 @@ pub(super) fn plan_forward_table(input: Input<'_>, gateways: &[Gateway], hosts6:
     let sets = sets.map(|((name, spec), elements)| ((*name).to_owned(), Set::new(spec, std::mem::take(elements))));
     let links: BTreeMap<NetworkId, &IfName> = gateways.iter().map(|g| (g.network, &g.link)).collect();
     let isolated = isolated(input, input.intent.ports(), |network| links.get(&network).copied().cloned());
-    let counting = host_drop_reasons().map(|(set, _)| {
-        let address = if set.ends_with('4') { "ipv4_addr" } else { "ipv6_addr" };
-        let spec = format!("set type ifname . {address}; size 65536; flags dynamic");
-        (set, Set::new(&spec, BTreeSet::new()))
-    });
-    let drops = REASONS.iter().map(|reason| (format!("drop_{reason}"), Text::from(drop_rules(reason, logs(input)))));
-    let log_rate = logs(input).then(|| ("log_rate".to_owned(), Text::from(LOG_RATE)));
+    let drops = REASONS.iter().map(|reason| drop_chain(reason, logs(input)));
     let chains = CHAINS.iter().map(|(name, rules)| ((*name).to_owned(), Text::from(*rules)));
     let table = Table {
-        sets: sets.chain(isolated).chain(counting).collect(),
-        chains: chains.chain(drops).chain(log_rate).collect(),
+        sets: sets.chain(isolated).chain(counting_sets()).collect(),
+        chains: chains.chain(drops).chain(log_rate(logs(input))).collect(),
         ..Table::default()
     };
     plan.desired.tables.insert(Family::Inet, table);

@@ -260,7 +260,8 @@ impl Policy<'_> {
     }
 }
 
-/// Whether subnets of two networks let a connection from one to the other (`None`: the world outside) be opened through the host.
+/// Whether subnets of two networks let a connection from one to the other (`None`: the world outside) be opened through
+/// the host.
 pub(super) fn may_forward(source: Option<&Subnet>, target: Option<&Subnet>) -> Result<(), &'static str> {
     match (source, target) {
         (None, None) => Err("neither end is in a subnet that the host routes"),

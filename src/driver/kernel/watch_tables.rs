@@ -16,6 +16,7 @@ const SUBSYSTEM: u16 = 10;
 /// `NFT_MSG_NEWGEN`, which ends a transaction, and its `NFTA_GEN_PROC_NAME` (linux/netfilter/nf_tables.h).
 const NEWGEN: u16 = 15;
 const PROCESS: u16 = 3;
+/// `NFT_MSG_DELTABLE`.
 const DELTABLE: u16 = 2;
 /// `NFT_MSG_NEWTABLE` to `NFT_MSG_DELRULE`, but for the questions among them: tables, chains, rules.
 const STRUCTURE: [u16; 6] = [0, 2, 3, 5, 6, 8];
@@ -27,9 +28,9 @@ const TABLE: u16 = 1;
 /// Of `struct nfgenmsg`.
 const FAMILY_HEADER: usize = 4;
 
-/// Tells [`LinkEvent::Tables`] whenever another process has changed a table named as ours, [`LinkEvent::TablesGone`] where
-/// it deleted one, and [`LinkEvent::Neighbours`]
-/// when chains or rules of other tables have changed, until the receiver is gone.
+/// Tells [`LinkEvent::Tables`] whenever another process has changed a table named as ours, [`LinkEvent::TablesGone`]
+/// where it deleted one, and [`LinkEvent::Neighbours`] when chains or rules of other tables have changed, until the
+/// receiver is gone.
 pub(super) fn watch(events: mpsc::Sender<LinkEvent>) -> io::Result<()> {
     let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
     let _ = set_receive_buffer(socket.socket_ref(), RECEIVE_BUFFER);

@@ -14,8 +14,8 @@ use crate::{
 };
 use groups::{Groups, tracks};
 pub(super) use groups::{is_single, plain};
-pub(in crate::planner) use program::LOG_RATE;
 use program::*;
+pub(in crate::planner) use program::{drop_rules, log_rate};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,

@@ -279,7 +279,21 @@ const CHAINS: [(&str, &str); 17] = [
 ];
 
 /// What is dropped and told goes through here: of what is too much, nothing is told. One for the whole host.
-pub(in crate::planner) const LOG_RATE: &str = "limit rate over 10/second burst 20 packets drop";
+const LOG_RATE: &str = "limit rate over 10/second burst 20 packets drop";
+
+/// Its chain, where drops are told.
+pub(in crate::planner) fn log_rate(logs: bool) -> Option<(String, Text)> {
+    logs.then(|| ("log_rate".to_owned(), LOG_RATE.into()))
+}
+
+/// What counts a drop, and perhaps tells of it, before it is done.
+pub(in crate::planner) fn drop_rules(reason: &str, counts: &str, logs: bool) -> String {
+    let told = match logs {
+        true => format!("jump log_rate\nlog prefix \"vmfabric drop {reason}: \" level info\n"),
+        false => String::new(),
+    };
+    format!("{counts}{told}drop")
+}
 
 /// What the table's fixed part depends on.
 #[derive(Debug, Clone, Copy)]
@@ -320,19 +334,13 @@ pub(super) fn fixed(Shape { meta, tracks, logs }: Shape) -> Table {
         }
         table.chains.insert(TRACKING.to_owned(), TRACKING_RULES.into());
     }
-    if logs {
-        table.chains.insert("log_rate".to_owned(), LOG_RATE.into());
-    }
+    table.chains.extend(log_rate(logs));
     let sent = SENT_REASONS.iter().map(|reason| (reason, "iifname"));
     for (reason, link) in sent.chain(RECEIVED_REASONS.iter().map(|reason| (reason, "oifname"))) {
         let spec = "set type ifname; size 65536; flags dynamic";
         table.sets.insert(format!("drops_{reason}"), Set::new(spec, BTreeSet::new()));
-        let told = match logs {
-            true => format!("jump log_rate\nlog prefix \"vmfabric drop {reason}: \" level info\n"),
-            false => String::new(),
-        };
-        let rules = format!("update @drops_{reason} {{ {link} counter }}\n{told}drop");
-        table.chains.insert(format!("drop_{reason}"), rules.into());
+        let counts = format!("update @drops_{reason} {{ {link} counter }}\n");
+        table.chains.insert(format!("drop_{reason}"), drop_rules(reason, &counts, logs).into());
     }
     table
 }
