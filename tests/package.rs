@@ -102,25 +102,40 @@ fn licences_are_those_of_deny_toml() {
     }
 }
 
-/// The package of the binaries under test.
-fn package(folder: &Path) -> PathBuf {
+/// A package of the binaries under test, made by `packaging/TOOL`.
+fn packed(tool: &str, folder: &Path) -> PathBuf {
     let binaries = Path::new(env!("CARGO_BIN_EXE_vmfabricd")).parent().expect("a folder");
-    let output = Command::new("packaging/build-deb")
-        .arg(folder)
-        .env("BIN_DIR", binaries)
-        .env("DEB_COMPRESSION", "none")
-        .current_dir(repository())
-        .output()
-        .expect("packaging/build-deb");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("a path").trim().into()
+    let mut build = Command::new(repository().join("packaging").join(tool));
+    build.arg(folder).env("BIN_DIR", binaries).env("DEB_COMPRESSION", "none").current_dir(repository());
+    String::from_utf8(ran(&mut build)).expect("a path").trim().into()
+}
+
+/// The same, after it came out alike twice.
+fn packed_alike(tool: &str, folder: &Path) -> PathBuf {
+    let again = tempfile::tempdir().expect("a folder");
+    let (one, two) = (packed(tool, folder), packed(tool, again.path()));
+    let bytes = |path: &Path| std::fs::read(path).expect("a package");
+    assert!(bytes(&one) == bytes(&two), "{tool}: two packages of the same binaries differ");
+    one
+}
+
+/// What a command that succeeds prints.
+fn ran(command: &mut Command) -> Vec<u8> {
+    let output = command.current_dir(repository()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
+    assert!(output.status.success(), "{command:?}: {said}");
+    output.stdout
+}
+
+fn told(program: &str, arguments: &[&str]) -> String {
+    String::from_utf8(ran(Command::new(program).args(arguments))).expect("text")
 }
 
 fn on_a_private_host(script: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let output = Command::new("tests/rig/private-host")
         .args(["-t", "600", "-f", script])
-        .arg(package(folder.path()))
+        .arg(packed("build-deb", folder.path()))
         .current_dir(repository())
         .output()
         .expect("tests/rig/private-host");
@@ -147,30 +162,6 @@ fn the_daemon_works_with_what_its_unit_leaves_it() {
     on_a_private_host("tests/package/confined.sh");
 }
 
-#[test]
-#[ignore = "needs root: `make test` installs dpkg-dev for it"]
-fn the_package_is_reproducible() {
-    let (first, second) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    let bytes = |folder: &Path| std::fs::read(package(folder)).expect("a package");
-    assert!(bytes(first.path()) == bytes(second.path()), "two packages of the same binaries differ");
-}
-
-/// A package of another kind, made of the binaries under test by `packaging/TOOL`.
-fn packed(tool: &str, folder: &Path) -> PathBuf {
-    let binaries = Path::new(env!("CARGO_BIN_EXE_vmfabricd")).parent().expect("a folder");
-    let mut build = Command::new(repository().join("packaging").join(tool));
-    let output = build.arg(folder).env("BIN_DIR", binaries).current_dir(repository()).output().expect(tool);
-    assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("a path").trim().into()
-}
-
-fn told(program: &str, arguments: &[&str], file: &Path) -> String {
-    let output = Command::new(program).args(arguments).arg(file).current_dir(repository()).output().expect(program);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{program}: {text}{}", String::from_utf8_lossy(&output.stderr));
-    text
-}
-
 /// The files of the Debian package, by what other systems call their folders.
 fn are_there(files: &str, sbin: &str) {
     for file in [
@@ -192,37 +183,38 @@ fn are_there(files: &str, sbin: &str) {
 }
 
 #[test]
+#[ignore = "needs root: `make test` installs dpkg-dev for it"]
+fn the_package_is_reproducible() {
+    packed_alike("build-deb", tempfile::tempdir().expect("a folder").path());
+}
+
+#[test]
 #[ignore = "needs root: `make test` installs rpm and rpmlint for it"]
 fn the_rpm_is_whole_reproducible_and_lint_clean() {
-    let (first, second) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    let (one, two) = (packed("build-rpm", first.path()), packed("build-rpm", second.path()));
-    are_there(&told("rpm", &["-qlp"], &one), "usr/sbin");
-    assert!(std::fs::read(&one).expect("a package") == std::fs::read(two).expect("a package"), "two builds differ");
-    told("rpmlint", &["-c", "packaging/rpm/rpmlint.toml", "packaging/rpm/vmfabric.spec"], &one);
-    let needs = told("rpm", &["-qp", "--requires"], &one);
+    let folder = tempfile::tempdir().expect("a folder");
+    let rpm = packed_alike("build-rpm", folder.path());
+    let rpm = rpm.to_str().expect("a path");
+    are_there(&told("rpm", &["-qlp", rpm]), "usr/sbin");
+    told("rpmlint", &["-c", "packaging/rpm/rpmlint.toml", "packaging/rpm/vmfabric.spec", rpm]);
+    let needs = told("rpm", &["-qp", "--requires", rpm]);
     assert!(needs.contains("libvirt.so.0") && needs.contains("libnftables.so.1"), "{needs}");
 }
 
 #[test]
 #[ignore = "needs root: `make test` installs makepkg for it, which runs as nobody"]
 fn the_arch_package_is_whole_and_reproducible() {
-    let (first, second) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    let (one, two) = (packed("build-arch", first.path()), packed("build-arch", second.path()));
-    are_there(&told("bsdtar", &["-tf"], &one), "usr/bin");
-    assert!(std::fs::read(&one).expect("a package") == std::fs::read(two).expect("a package"), "two builds differ");
-    let unit = told("bsdtar", &["-xO", "--include=*/vmfabricd.service", "-f"], &one);
+    let folder = tempfile::tempdir().expect("a folder");
+    let package = packed_alike("build-arch", folder.path());
+    let package = package.to_str().expect("a path");
+    are_there(&told("bsdtar", &["-tf", package]), "usr/bin");
+    let unit = told("bsdtar", &["-xO", "--include=*/vmfabricd.service", "-f", package]);
     assert!(unit.contains("/usr/bin/vmfabricd") && !unit.contains("/usr/sbin/vmfabric"), "{unit}");
 }
 
 #[test]
 #[ignore = "needs root: `make test` installs python3 for it"]
 fn the_sbom_names_what_the_programs_contain() {
-    let told = |command: &mut Command| {
-        let output = command.current_dir(repository()).output().expect("runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text")
-    };
-    let sbom: Value = serde_json::from_str(&told(&mut Command::new("packaging/sbom"))).expect("JSON");
+    let sbom: Value = serde_json::from_str(&told("packaging/sbom", &[])).expect("JSON");
     assert_eq!(sbom["spdxVersion"], "SPDX-2.3");
     let packages = sbom["packages"].as_array().expect("packages");
     let named = |package: &Value| {
@@ -234,7 +226,7 @@ fn the_sbom_names_what_the_programs_contain() {
     };
     let listed: BTreeSet<String> = packages.iter().map(named).collect();
     let arguments = ["tree", "--locked", "--offline", "--edges=normal,no-proc-macro", "--prefix=none", "--format={p}"];
-    let tree = told(Command::new(env!("CARGO")).args(arguments));
+    let tree = told(env!("CARGO"), &arguments);
     let linked: BTreeSet<String> = tree
         .lines()
         .map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" "))

@@ -1,6 +1,9 @@
 //! VLAN and flat networks on real kernels: the scripts of `tests/vlan/`, each on a host of its own. As root:
 //! `cargo test --test vlan -- --ignored`.
 
+mod common;
+
+use common::debian_13;
 use std::{
     path::Path,
     process::{Command, Stdio},
@@ -89,8 +92,5 @@ fn without_vlan_filtering_the_rest_works() {
 #[test]
 #[ignore = "needs root: Debian 13's libvirt and real guests on a User Mode Linux host with VLAN filtering"]
 fn a_nic_has_the_vlan_of_its_definition() {
-    let made = Command::new("tests/rig/make-root").arg("trixie").stderr(Stdio::inherit()).output().expect("make-root");
-    let root = String::from_utf8(made.stdout).expect("a folder");
-    assert!(made.status.success(), "make-root: {}", made.status);
-    rig("umlrun", &["-t", "500", "-r", root.trim(), "-f", "nic-vlan.sh"]);
+    debian_13("umlrun", 500, "vlan/nic-vlan.sh", &[]);
 }

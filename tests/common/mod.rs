@@ -1,4 +1,5 @@
 //! Runs scripts on the hosts of the rig (`tests/rig/README.md`).
+#![allow(dead_code, reason = "not every test needs every host")]
 
 use std::{
     path::{Path, PathBuf},
@@ -11,14 +12,12 @@ pub fn private_host(seconds: u32, script: &str, args: &[&str]) {
 }
 
 /// The same on a kernel that has every network part (User Mode Linux): bridges there deny by default.
-#[allow(dead_code, reason = "not every test needs it")]
 pub fn uml_host(seconds: u32, script: &str, args: &[&str]) {
     run("umlrun", None, seconds, script, args);
 }
 
-/// The same with Debian 13 as the host's root: libvirt 11, nftables 1.1. `private-host` has this machine's kernel,
-/// `host-vm` its own.
-#[allow(dead_code, reason = "not every test needs it")]
+/// The same with Debian 13 as the host's root: libvirt 11, nftables 1.1. `host-vm` has its kernel
+/// too.
 pub fn debian_13(host: &str, seconds: u32, script: &str, args: &[&str]) {
     let made = Command::new(tests().join("rig/make-root")).arg("trixie").output().expect("make-root");
     let said = String::from_utf8_lossy(&made.stderr);
