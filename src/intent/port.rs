@@ -38,6 +38,15 @@ pub struct Port {
     pub origin: Origin,
 }
 
+impl Port {
+    /// Its own addresses, and those of its address pairs that name one alone.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let pairs = self.security.address_pairs.iter().map(|pair| pair.ip);
+        let single = pairs.filter(|ip| ip.prefix_len() == ip.max_prefix_len()).map(|ip| ip.addr());
+        self.fixed_ips.iter().map(|ip| ip.address).chain(single)
+    }
+}
+
 /// An address that a port holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -113,10 +113,7 @@ fn addresses(policy: &Policy<'_>, from: End<'_>, to: End<'_>) -> Result<(IpAddr,
         match end {
             End::Address(address) => vec![address],
             End::Port(port) => {
-                let fixed = port.fixed_ips.iter().map(|ip| ip.address);
-                let pairs = port.security.address_pairs.iter().map(|pair| pair.ip);
-                let single = pairs.filter(|ip| ip.prefix_len() == ip.max_prefix_len()).map(|ip| ip.addr());
-                let all: Vec<_> = fixed.chain(single).collect();
+                let all: Vec<_> = port.addresses().collect();
                 let bare = policy.intent.subnets_of(port.network).next().is_none();
                 if all.is_empty() && bare {
                     vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]

@@ -2,7 +2,7 @@ use super::ImportMemo;
 use crate::{
     backend::{LeaseRecord, Sender},
     datapath::Capabilities,
-    intent::{AddressPair, Device, HostConfig, Intent, Network, NetworkId, Port, PortId, SubnetId},
+    intent::{Device, HostConfig, Intent, Network, NetworkId, Port, PortId, SubnetId},
     net::{IfName, Ipv6Net},
     planner::{DelegatedPrefix, Problem, Subject, gateway_name},
     server::{Histogram, clock::LeaseClock},
@@ -139,9 +139,7 @@ impl View {
             return Vec::new();
         };
         let link = gateway_name(network, bridge);
-        let single = |pair: &AddressPair| (pair.ip.prefix_len() == pair.ip.max_prefix_len()).then(|| pair.ip.addr());
-        let mut addresses: BTreeSet<IpAddr> = port.fixed_ips.iter().map(|ip| ip.address).collect();
-        addresses.extend(port.security.address_pairs.iter().filter_map(single));
+        let mut addresses: BTreeSet<IpAddr> = port.addresses().collect();
         addresses.insert(port.mac.link_local().into());
         addresses.into_iter().map(|address| (link.clone(), address)).collect()
     }
