@@ -112,7 +112,7 @@ fuzz: rust-deps ## fuzz the packet parsers and engines, FUZZ_SECONDS (3600) for 
 
 soak: root ## 1,000 rounds of kill -9 under load (VMFABRIC_SOAK_ROUNDS) (root)
 	@$(RIG)/install-deps test
-	VMFABRIC_SOAK_ROUNDS=$${VMFABRIC_SOAK_ROUNDS:-1000} $(CARGO) test $(CARGOFLAGS) --test dhcp -- --ignored --nocapture kill
+	VMFABRIC_SOAK_ROUNDS=$${VMFABRIC_SOAK_ROUNDS:-1000} $(CARGO) test $(CARGOFLAGS) --test hosts -- --ignored --nocapture kill_under_load
 
 deb: rust-deps ## a Debian package in target/debian/
 	@$(RIG)/install-deps deb

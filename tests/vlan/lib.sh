@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # lib.sh: what the VLAN tests share. A guest is a namespace; the host end of its veth plays the tap, and the daemon is told
 # of it as libvirt's hook would.
-. "${VMFABRIC_RIG:?run me by: cargo test --test vlan -- --ignored}/lib.sh"
+. "${VMFABRIC_RIG:?run me by: cargo test --test hosts vlan:: -- --ignored}/lib.sh"
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 BRIDGE=vmf-lan # of the physical network `lan`

@@ -1,8 +1,6 @@
 //! End to end: a stock libvirtd and real guests in private namespaces. Each script prints a line for each check.
 
-mod common;
-
-use common::{debian_13, private_host, uml_host};
+use super::{debian_13, private_host, uml_host};
 
 #[test]
 #[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]

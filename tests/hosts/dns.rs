@@ -1,8 +1,6 @@
 //! DNS end to end: the daemon, guests in namespaces with real clients, and an upstream that misbehaves.
 
-mod common;
-
-use common::private_host;
+use super::private_host;
 
 #[test]
 #[ignore = "needs root: it makes namespaces, and runs the daemon and guests in them"]

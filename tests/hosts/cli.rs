@@ -1,15 +1,13 @@
 //! The command line on a host of its own: tests/cli/cli.sh says what is checked.
 
-mod common;
-
 #[test]
 #[ignore = "needs root: runs vmfabricd in namespaces of its own"]
 fn as_a_person_at_a_shell_has_it() {
-    common::private_host(300, "cli/cli.sh", &[]);
+    super::private_host(300, "cli/cli.sh", &[]);
 }
 
 #[test]
 #[ignore = "needs root: runs vmfabricd in namespaces of its own"]
 fn the_guides_print_what_they_show() {
-    common::private_host(120, "cli/docs.sh", &[]);
+    super::private_host(120, "cli/docs.sh", &[]);
 }

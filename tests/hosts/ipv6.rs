@@ -1,8 +1,6 @@
 //! IPv6 end to end, with the daemon as a whole.
 
-mod common;
-
-use common::{private_host, uml_host};
+use super::{private_host, uml_host};
 
 #[test]
 #[ignore = "needs root: it makes namespaces and runs vmfabricd and DHCPv6 clients in them"]

@@ -1,8 +1,6 @@
 //! Other packet filters on the same host, for real: Docker's rules, firewalld, ufw.
 
-mod common;
-
-use common::private_host;
+use super::private_host;
 
 #[test]
 #[ignore = "needs root: it makes namespaces, and loads Docker's rules in them"]

@@ -1,8 +1,6 @@
 //! DHCP end to end, with the daemon as a whole.
 
-mod common;
-
-use common::private_host;
+use super::private_host;
 
 #[test]
 #[ignore = "needs root: it makes namespaces and runs guests in them"]
