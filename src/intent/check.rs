@@ -73,6 +73,12 @@ fn check_holders(before: &Intent, after: &Intent, port: &Port) -> Result<(), Int
             return Err(IntentError::AddressTaken { address: ip.address, port: describe(holder) });
         }
     }
+    if let Some(name) = &port.name
+        && let Some(holder) = before.port_named(name.as_str()).and_then(|holder| still(holder.id))
+        && holder.name.as_ref() == Some(name)
+    {
+        return Err(IntentError::NameTaken { kind: "port", name: name.to_string() });
+    }
     let holder = before.port_by_mac(port.network, port.mac).and_then(|holder| still(holder.id));
     if let (Some(holder), Some(network)) = (holder.filter(|h| h.mac == port.mac), after.network(port.network)) {
         let (network, port) = (network.name.clone(), describe(holder));
@@ -318,7 +324,7 @@ fn check_port(intent: &Intent, port: &Port, host: &HostConfig) -> Result<(), Int
         )));
     }
     if let Some(name) = &port.name
-        && intent.ports().any(|other| other.id != port.id && other.name.as_ref() == Some(name))
+        && intent.port_named(name.as_str()).is_some_and(|other| other.id != port.id)
     {
         return Err(IntentError::NameTaken { kind: "port", name: name.to_string() });
     }

@@ -311,7 +311,7 @@ impl Planning<'_> {
         once("ports", "port", document.ports.iter().map(key))?;
         let by_name = |draft: &PortDraft| {
             let name = draft.name.as_ref()?;
-            self.before.ports().find(|port| port.name.as_ref() == Some(name)).map(|port| port.id)
+            self.before.port_named(name.as_str()).map(|port| port.id)
         };
         let mut found: Vec<Option<PortId>> = document.ports.iter().map(by_name).collect();
         let mut taken: BTreeSet<PortId> = found.iter().flatten().copied().collect();

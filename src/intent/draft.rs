@@ -392,7 +392,7 @@ fn free_host(cidr: &IpNet, taken: Option<IpAddr>) -> Option<IpAddr> {
 fn free_subnet_name(intent: &Intent, network: &Network) -> Result<ResourceName, IntentError> {
     let base = network.name.as_str();
     let mut candidates = std::iter::once(base.to_owned()).chain((2..1000).map(|n| format!("{base}-{n}")));
-    let free = candidates.find(|name| intent.subnets().all(|subnet| subnet.name.as_str() != name));
+    let free = candidates.find(|name| intent.subnet_named(name).is_none());
     let free =
         free.ok_or_else(|| IntentError::Invalid(format!("name the subnet: {base}-2 to {base}-999 are taken")))?;
     ResourceName::new(&free).map_err(|error| IntentError::Invalid(error.to_string()))

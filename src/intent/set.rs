@@ -1,6 +1,6 @@
 use super::{
     AddressGroup, AddressGroupId, Change, FixedIp, HostConfig, IntentError, Network, NetworkId, Origin, Port, PortId,
-    SecurityGroup, SecurityGroupId, Subnet, SubnetId, Undo, pick_address,
+    ResourceName, SecurityGroup, SecurityGroupId, Subnet, SubnetId, Undo, pick_address,
 };
 use crate::net::{IpNet, MacAddr};
 use std::{
@@ -21,6 +21,10 @@ pub struct Intent {
     by_device: BTreeMap<(Uuid, MacAddr), PortId>,
     by_tail: BTreeSet<([u8; 5], PortId)>,
     by_network: BTreeSet<(NetworkId, PortId)>,
+    network_names: BTreeMap<ResourceName, NetworkId>,
+    subnet_names: BTreeMap<ResourceName, SubnetId>,
+    port_names: BTreeMap<ResourceName, PortId>,
+    subnets_on: BTreeSet<(NetworkId, SubnetId)>,
     addresses: BTreeMap<(SubnetId, IpAddr), PortId>,
 }
 
@@ -66,7 +70,8 @@ impl Intent {
     }
 
     pub fn subnets_of(&self, network: NetworkId) -> impl Iterator<Item = &Subnet> {
-        self.subnets.values().filter(move |subnet| subnet.network == network)
+        let all = (network, SubnetId(Uuid::nil()))..=(network, SubnetId(Uuid::max()));
+        self.subnets_on.range(all).filter_map(|(_, id)| self.subnets.get(id))
     }
 
     pub fn ports_of(&self, network: NetworkId) -> impl Iterator<Item = &Port> {
@@ -74,17 +79,29 @@ impl Intent {
         self.by_network.range(all).filter_map(|(_, id)| self.ports.get(id))
     }
 
+    pub fn network_named(&self, name: &str) -> Option<&Network> {
+        self.network_names.get(name).and_then(|id| self.networks.get(id))
+    }
+
+    pub fn subnet_named(&self, name: &str) -> Option<&Subnet> {
+        self.subnet_names.get(name).and_then(|id| self.subnets.get(id))
+    }
+
+    pub fn port_named(&self, name: &str) -> Option<&Port> {
+        self.port_names.get(name).and_then(|id| self.ports.get(id))
+    }
+
     /// A network by its name or the text of its id.
     pub fn find_network(&self, name_or_id: &str) -> Result<&Network, IntentError> {
         let by_id = name_or_id.parse().ok().and_then(|id| self.networks.get(&NetworkId(id)));
-        let by_name = || self.networks.values().find(|network| network.name.as_str() == name_or_id);
+        let by_name = || self.network_named(name_or_id);
         by_id.or_else(by_name).ok_or_else(|| IntentError::not_found("network", name_or_id))
     }
 
     /// A subnet by its name or the text of its id.
     pub fn find_subnet(&self, name_or_id: &str) -> Result<&Subnet, IntentError> {
         let by_id = name_or_id.parse().ok().and_then(|id| self.subnets.get(&SubnetId(id)));
-        let by_name = || self.subnets.values().find(|subnet| subnet.name.as_str() == name_or_id);
+        let by_name = || self.subnet_named(name_or_id);
         by_id.or_else(by_name).ok_or_else(|| IntentError::not_found("subnet", name_or_id))
     }
 
@@ -107,7 +124,7 @@ impl Intent {
         if let Some(port) = name.parse().ok().and_then(|id| self.ports.get(&PortId(id))) {
             return Ok(port);
         }
-        if let Some(port) = self.ports.values().find(|port| port.name.as_ref().is_some_and(|n| n.as_str() == name)) {
+        if let Some(port) = self.port_named(name) {
             return Ok(port);
         }
         let mac: MacAddr = name.parse().map_err(|_| IntentError::not_found("port", name))?;
@@ -294,18 +311,25 @@ impl Intent {
         match change {
             Change::PutNetwork(network) => {
                 let id = network.id;
-                undo.push(self.networks.insert(id, network).map_or(Change::DeleteNetwork(id), Change::PutNetwork));
+                let old = self.take_network(id);
+                self.network_names.insert(network.name.clone(), id);
+                self.networks.insert(id, network);
+                undo.push(old.map_or(Change::DeleteNetwork(id), Change::PutNetwork));
             }
             Change::DeleteNetwork(id) => {
                 let subnets: Vec<_> = self.subnets_of(id).map(|subnet| subnet.id).collect();
                 let ports: Vec<_> = self.ports_of(id).map(|port| port.id).collect();
                 ports.into_iter().for_each(|port| self.replace(Change::DeletePort(port), undo));
                 subnets.into_iter().for_each(|subnet| self.replace(Change::DeleteSubnet(subnet), undo));
-                undo.extend(self.networks.remove(&id).map(Change::PutNetwork));
+                undo.extend(self.take_network(id).map(Change::PutNetwork));
             }
             Change::PutSubnet(subnet) => {
                 let id = subnet.id;
-                undo.push(self.subnets.insert(id, subnet).map_or(Change::DeleteSubnet(id), Change::PutSubnet));
+                let old = self.take_subnet(id);
+                self.subnet_names.insert(subnet.name.clone(), id);
+                self.subnets_on.insert((subnet.network, id));
+                self.subnets.insert(id, subnet);
+                undo.push(old.map_or(Change::DeleteSubnet(id), Change::PutSubnet));
             }
             Change::DeleteSubnet(id) => {
                 let holders: Vec<_> =
@@ -315,7 +339,7 @@ impl Intent {
                     port.fixed_ips.retain(|ip| ip.subnet != id);
                     self.replace(Change::PutPort(port), undo);
                 }
-                undo.extend(self.subnets.remove(&id).map(Change::PutSubnet));
+                undo.extend(self.take_subnet(id).map(Change::PutSubnet));
             }
             Change::PutPort(port) => {
                 let id = port.id;
@@ -352,7 +376,23 @@ impl Intent {
         }
     }
 
+    fn take_network(&mut self, id: NetworkId) -> Option<Network> {
+        let old = self.networks.remove(&id)?;
+        forget(&mut self.network_names, &old.name, id);
+        Some(old)
+    }
+
+    fn take_subnet(&mut self, id: SubnetId) -> Option<Subnet> {
+        let old = self.subnets.remove(&id)?;
+        forget(&mut self.subnet_names, &old.name, id);
+        self.subnets_on.remove(&(old.network, id));
+        Some(old)
+    }
+
     fn index(&mut self, port: &Port) {
+        if let Some(name) = &port.name {
+            self.port_names.insert(name.clone(), port.id);
+        }
         self.by_mac.insert((port.network, port.mac), port.id);
         self.by_tail.insert((port.mac.tail(), port.id));
         self.by_network.insert((port.network, port.id));
@@ -365,6 +405,9 @@ impl Intent {
     }
 
     fn unindex(&mut self, port: &Port) {
+        if let Some(name) = &port.name {
+            forget(&mut self.port_names, name, port.id);
+        }
         self.by_mac.remove(&(port.network, port.mac));
         self.by_tail.remove(&(port.mac.tail(), port.id));
         self.by_network.remove(&(port.network, port.id));
@@ -379,6 +422,13 @@ impl Intent {
     /// The guest-made ports of a domain, which go when it is undefined.
     pub fn guest_ports_of(&self, domain: Uuid) -> Vec<PortId> {
         self.ports_of_device(domain).filter(|port| port.origin == Origin::Guest).map(|port| port.id).collect()
+    }
+}
+
+/// Where several changes are made as one, another may have taken the name already.
+fn forget<Id: PartialEq>(names: &mut BTreeMap<ResourceName, Id>, name: &ResourceName, id: Id) {
+    if names.get(name) == Some(&id) {
+        names.remove(name);
     }
 }
 
