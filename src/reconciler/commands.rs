@@ -1,6 +1,6 @@
 //! What clients ask for.
 
-use super::{Command, CommandError, Engine, ImportMemo, Outlets, RecordFilter, View};
+use super::{Command, CommandError, Engine, ImportMemo, Outlets, RecordFilter, Reply, View, commit::Planned};
 use crate::{
     backend::{Driver, Store, Write},
     intent::{
@@ -14,47 +14,49 @@ use std::{collections::BTreeSet, net::IpAddr};
 use uuid::Uuid;
 
 impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
+    /// Those that [`Engine::planned`] does not take.
     pub(super) async fn serve_command(&mut self, command: Command) {
         // Whoever asked may be gone; the change stands all the same.
         match command {
-            Command::CreateNetwork(draft, reply) => drop(reply.send(self.create_network(draft).await)),
-            Command::UpdateNetwork(id, patch, reply) => drop(reply.send(self.update_network(id, patch).await)),
             Command::AddRecord(id, record, reply) => drop(reply.send(self.add_record(id, record).await)),
             Command::RemoveRecords(id, which, reply) => drop(reply.send(self.remove_records(id, which).await)),
             Command::DeleteNetwork(id, reply) => drop(reply.send(self.delete_network(id).await)),
             Command::CreateSubnet(draft, reply) => drop(reply.send(self.create_subnet(draft).await)),
             Command::UpdateSubnet(id, patch, reply) => drop(reply.send(self.update_subnet(id, patch).await)),
-            Command::DeleteSubnet(id, reply) => drop(reply.send(self.delete_subnet(id).await)),
-            Command::CreatePort(draft, reply) => drop(reply.send(self.create_port(draft).await)),
-            Command::UpdatePort(id, patch, reply) => drop(reply.send(self.update_port(id, patch).await)),
-            Command::DeletePort(id, reply) => drop(reply.send(self.delete_port(id).await)),
             Command::Plan(reply) => drop(reply.send(self.show_plan().await)),
             Command::Apply(request, reply) => drop(reply.send(self.apply_document(*request).await)),
             Command::PlanWith(after, changes, reply) => drop(reply.send(self.plan_with(&after, &changes).await)),
-            Command::Ping(reply) | Command::Stop(reply) => drop(reply.send(Ok(()))),
-            Command::Group(command) => self.serve_group_command(command).await,
+            Command::Ping(reply) => drop(reply.send(Ok(()))),
             Command::Import(command) => self.serve_import_command(command).await,
+            // The loop's end, and what is one change each and is taken together.
+            Command::Stop(_)
+            | Command::CreateNetwork(..)
+            | Command::UpdateNetwork(..)
+            | Command::DeleteSubnet(..)
+            | Command::CreatePort(..)
+            | Command::UpdatePort(..)
+            | Command::DeletePort(..)
+            | Command::Group(_) => {}
         }
     }
 
-    async fn create_network(&mut self, draft: NetworkDraft) -> Result<Network, CommandError> {
-        let network = {
-            let view = self.view();
-            draft.with_defaults(&view.host).complete(NetworkId(Uuid::new_v4()), &view.intent, None)?
-        };
-        self.commit_and_mark(Change::PutNetwork(network.clone())).await?;
-        Ok(network)
-    }
-
-    async fn update_network(&mut self, id: NetworkId, patch: Map<String, Value>) -> Result<Network, CommandError> {
-        let network = {
-            let view = self.view();
-            let old = view.intent.find_network(&id.to_string())?;
-            let draft = patched(&NetworkDraft::of_in(old, &view.intent), patch)?.with_defaults(&view.host);
-            draft.complete(id, &view.intent, Some(old))?
-        };
-        self.commit_and_mark(Change::PutNetwork(network.clone())).await?;
-        Ok(network)
+    /// A command that is one change and nothing else, completed against what is there now; others come back.
+    pub(super) fn planned(&self, command: Command) -> Result<Planned, Box<Command>> {
+        let view = self.view();
+        Ok(match command {
+            Command::CreateNetwork(draft, reply) => made(reply, new_network(&view, draft), Change::PutNetwork),
+            Command::UpdateNetwork(id, patch, reply) => {
+                made(reply, updated_network(&view, id, patch), Change::PutNetwork)
+            }
+            Command::DeleteSubnet(id, reply) => {
+                made(reply, deletable_subnet(&view, id), move |()| Change::DeleteSubnet(id))
+            }
+            Command::CreatePort(draft, reply) => made(reply, new_port(&view, draft), Change::PutPort),
+            Command::UpdatePort(id, patch, reply) => made(reply, updated_port(&view, id, patch), Change::PutPort),
+            Command::DeletePort(id, reply) => made(reply, deletable_port(&view, id), move |()| Change::DeletePort(id)),
+            Command::Group(command) => command.plan(&view.intent),
+            other => return Err(Box::new(other)),
+        })
     }
 
     async fn add_record(&mut self, id: NetworkId, record: DnsRecord) -> Result<(), CommandError> {
@@ -134,52 +136,6 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         Ok(subnet)
     }
 
-    async fn delete_subnet(&mut self, id: SubnetId) -> Result<(), CommandError> {
-        {
-            let view = self.view();
-            let subnet = view.intent.find_subnet(&id.to_string())?;
-            let holders = view.intent.ports_of(subnet.network);
-            let holders = holders.filter(|port| port.fixed_ips.iter().any(|ip| ip.subnet == id));
-            refuse_if_used(&view, &format!("subnet '{}'", subnet.name), holders)?;
-        }
-        self.commit_and_mark(Change::DeleteSubnet(id)).await
-    }
-
-    async fn create_port(&mut self, draft: PortDraft) -> Result<Port, CommandError> {
-        let port = {
-            let view = self.view();
-            draft.complete(PortId(Uuid::new_v4()), &view.intent, None, |subnet, address| {
-                leased(&view, subnet, address)
-            })?
-        };
-        self.commit_and_mark(Change::PutPort(port.clone())).await?;
-        Ok(port)
-    }
-
-    async fn update_port(&mut self, id: PortId, patch: Map<String, Value>) -> Result<Port, CommandError> {
-        let port = {
-            let view = self.view();
-            let old = view.intent.find_port(&id.to_string())?;
-            let draft = patched(&PortDraft::of(old), patch)?;
-            let port = draft.complete(id, &view.intent, Some(old), |subnet, address| leased(&view, subnet, address))?;
-            if port.mac != old.mac || port.device.as_ref().map(|d| d.domain) != old.device.as_ref().map(|d| d.domain) {
-                refuse_if_used(&view, &format!("port {id}"), [old])?;
-            }
-            port
-        };
-        self.commit_and_mark(Change::PutPort(port.clone())).await?;
-        Ok(port)
-    }
-
-    async fn delete_port(&mut self, id: PortId) -> Result<(), CommandError> {
-        {
-            let view = self.view();
-            let port = view.intent.find_port(&id.to_string())?;
-            refuse_if_used(&view, &format!("port {id}"), [port])?;
-        }
-        self.commit_and_mark(Change::DeletePort(id)).await
-    }
-
     pub(super) async fn commit_and_mark(&mut self, change: Change) -> Result<(), CommandError> {
         self.commit(vec![change]).await?;
         self.mark_dirty();
@@ -221,6 +177,59 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         self.observe().await?;
         Ok(self.plan_now().await.1.iter().map(ToString::to_string).collect())
     }
+}
+
+fn made<T: Clone + Send + 'static>(
+    reply: Reply<T>,
+    made: Result<T, CommandError>,
+    change: impl FnOnce(T) -> Change,
+) -> Planned {
+    let (change, value) = match made {
+        Ok(value) => (Ok(change(value.clone())), Some(value)),
+        Err(error) => (Err(error), None),
+    };
+    // Where there is no value the result is the error.
+    let answer = move |result: Result<(), CommandError>| {
+        drop(reply.send(result.and_then(|()| value.ok_or(CommandError::Stopping))));
+    };
+    Planned { change, answer: Box::new(answer) }
+}
+
+fn new_network(view: &View, draft: NetworkDraft) -> Result<Network, CommandError> {
+    Ok(draft.with_defaults(&view.host).complete(NetworkId(Uuid::new_v4()), &view.intent, None)?)
+}
+
+fn updated_network(view: &View, id: NetworkId, patch: Map<String, Value>) -> Result<Network, CommandError> {
+    let old = view.intent.find_network(&id.to_string())?;
+    let draft = patched(&NetworkDraft::of_in(old, &view.intent), patch)?.with_defaults(&view.host);
+    Ok(draft.complete(id, &view.intent, Some(old))?)
+}
+
+fn deletable_subnet(view: &View, id: SubnetId) -> Result<(), CommandError> {
+    let subnet = view.intent.find_subnet(&id.to_string())?;
+    let holders = view.intent.ports_of(subnet.network);
+    let holders = holders.filter(|port| port.fixed_ips.iter().any(|ip| ip.subnet == id));
+    refuse_if_used(view, &format!("subnet '{}'", subnet.name), holders)
+}
+
+fn new_port(view: &View, draft: PortDraft) -> Result<Port, CommandError> {
+    let id = PortId(Uuid::new_v4());
+    Ok(draft.complete(id, &view.intent, None, |subnet, address| leased(view, subnet, address))?)
+}
+
+fn updated_port(view: &View, id: PortId, patch: Map<String, Value>) -> Result<Port, CommandError> {
+    let old = view.intent.find_port(&id.to_string())?;
+    let draft = patched(&PortDraft::of(old), patch)?;
+    let port = draft.complete(id, &view.intent, Some(old), |subnet, address| leased(view, subnet, address))?;
+    if port.mac != old.mac || port.device.as_ref().map(|d| d.domain) != old.device.as_ref().map(|d| d.domain) {
+        refuse_if_used(view, &format!("port {id}"), [old])?;
+    }
+    Ok(port)
+}
+
+fn deletable_port(view: &View, id: PortId) -> Result<(), CommandError> {
+    let port = view.intent.find_port(&id.to_string())?;
+    refuse_if_used(view, &format!("port {id}"), [port])
 }
 
 pub(super) fn leased(view: &View, subnet: SubnetId, address: IpAddr) -> bool {

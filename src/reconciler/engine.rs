@@ -5,10 +5,9 @@ use super::{
 use crate::{
     backend::{Driver, LinkEvent, Loaded, Store, StoreError, Write},
     datapath::{Observed, Sysctl},
-    intent::{self, Change, HostConfig, Intent, IntentError, NetworkId, PortId, Undo},
+    intent::{HostConfig, Intent, NetworkId, PortId},
     libvirt::LibvirtEvent,
     net::IfName,
-    policy::takes_away,
     server::{
         clock::{self, LeaseClock},
         dhcpv4::DhcpEvent,
@@ -39,7 +38,7 @@ const SERVICE_RETRY: Duration = Duration::from_secs(3);
 /// changes that come together cost one update.
 const BEHIND: Duration = Duration::from_millis(10);
 /// How many events of a kind are taken together.
-const BATCH: usize = 256;
+pub(super) const BATCH: usize = 256;
 
 /// Where the loop's work comes from.
 #[derive(Debug)]
@@ -183,11 +182,11 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 () = sleep_until(self.services_due) => self.flush().await,
                 () = tokio::time::sleep_until(due) => self.full_turn().await,
                 command = inputs.commands.recv() => match command {
-                    Some(Command::Stop(reply)) => {
-                        drop(reply.send(Ok(())));
-                        break;
+                    Some(command) => {
+                        if self.serve_commands(command, &mut inputs.commands).await.is_break() {
+                            break;
+                        }
                     }
-                    Some(command) => self.serve_command(command).await,
                     None => break,
                 },
                 Some(event) = inputs.links.recv() => {
@@ -315,92 +314,6 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         // No receiver is no fault.
         let _ = self.notices.send(notice);
     }
-
-    /// Applies changes as one (see [`Intent::apply_whole`]) and commits them.
-    pub(super) async fn commit_whole(
-        &mut self,
-        changes: Vec<Change>,
-        more: Vec<Write>,
-    ) -> Result<(), super::CommandError> {
-        self.commit_by(Intent::apply_whole, changes, more).await
-    }
-
-    /// Applies changes to the intent and commits them; where the store refuses, nothing has changed.
-    pub(super) async fn commit(&mut self, changes: Vec<Change>) -> Result<(), super::CommandError> {
-        self.commit_with(changes, Vec::new()).await
-    }
-
-    /// The same, with other writes in the same commit.
-    pub(super) async fn commit_with(
-        &mut self,
-        changes: Vec<Change>,
-        more: Vec<Write>,
-    ) -> Result<(), super::CommandError> {
-        self.commit_by(Intent::apply, changes, more).await
-    }
-
-    async fn commit_by(
-        &mut self,
-        apply: fn(&mut Intent, Vec<Change>, &HostConfig) -> Result<Undo, IntentError>,
-        changes: Vec<Change>,
-        more: Vec<Write>,
-    ) -> Result<(), super::CommandError> {
-        if changes.is_empty() && more.is_empty() {
-            return Ok(());
-        }
-        let (notices, networks, takes_away, undo) = {
-            let mut view = self.view_mut();
-            let View { intent, host, .. } = &mut *view;
-            let (notices, networks) = (notices_of(intent, &changes), networks_of(intent, &changes));
-            let takes_away = changes.iter().any(|change| takes_away(intent, change));
-            (notices, networks, takes_away, apply(intent, changes.clone(), host)?)
-        };
-        let deletes = |change: &Change| {
-            matches!(change, Change::DeleteNetwork(_) | Change::DeleteSubnet(_) | Change::DeletePort(_))
-        };
-        let deleted = changes.iter().any(deletes);
-        let writes = changes.into_iter().map(Write::Intent).chain(more).collect();
-        if let Err(error) = self.store.commit(writes).await {
-            self.view_mut().intent.undo(undo);
-            return Err(error.into());
-        }
-        let networks_changed = notices.iter().any(|notice| {
-            matches!(notice, Notice::NetworkAdded(_) | Notice::NetworkChanged(_) | Notice::NetworkRemoved(_))
-        });
-        self.touched.extend(networks);
-        if takes_away {
-            self.revoking = true;
-            self.mark_dirty();
-        }
-        if deleted {
-            self.forget_orphans();
-        }
-        self.refresh_index();
-        if networks_changed {
-            self.publish_anew().await;
-            // A guest that runs already may have waited for it.
-            self.outlets.refresh();
-        }
-        notices.into_iter().for_each(|notice| self.notify(notice));
-        Ok(())
-    }
-
-    /// Drops what spoke of ports and networks that are gone.
-    fn forget_orphans(&mut self) {
-        let mut view = self.view_mut();
-        let View { intent, attachments, leases, full_pools, .. } = &mut *view;
-        full_pools.retain(|subnet| intent.subnet(*subnet).is_some());
-        attachments.retain(|port, _| intent.port(*port).is_some());
-        leases.retain(|(network, _), _| intent.network(*network).is_some());
-        drop(view);
-        let view = self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.taps.retain(|port, _| view.intent.port(*port).is_some());
-        self.dhcp_problems.retain(|(network, trouble), _| match trouble {
-            Trouble::PoolFull(subnet) => view.intent.subnet(*subnet).is_some(),
-            _ => view.intent.network(*network).is_some(),
-        });
-        self.leaving.retain(|port| view.intent.port(*port).is_some());
-    }
 }
 
 /// Where the store keeps what the DHCPv6 servers call themselves, in hexadecimal.
@@ -435,56 +348,4 @@ pub enum StartError {
 
 fn is_fresh(loaded: &Loaded) -> bool {
     loaded.networks.is_empty() && !loaded.memos.iter().any(|(key, _)| key == super::bootstrap::MADE)
-}
-
-fn notices_of(intent: &Intent, changes: &[Change]) -> Vec<Notice> {
-    changes
-        .iter()
-        .flat_map(|change| match change {
-            Change::PutNetwork(n) if intent.network(n.id).is_some() => vec![Notice::NetworkChanged(n.id)],
-            Change::PutNetwork(n) => vec![Notice::NetworkAdded(n.id)],
-            Change::DeleteNetwork(id) => {
-                let ports = intent.ports_of(*id).map(|port| Notice::PortRemoved(port.id));
-                let subnets = intent.subnets_of(*id).map(|subnet| Notice::SubnetRemoved(subnet.id));
-                ports.chain(subnets).chain([Notice::NetworkRemoved(*id)]).collect()
-            }
-            Change::PutSubnet(s) if intent.subnet(s.id).is_some() => vec![Notice::SubnetChanged(s.id)],
-            Change::PutSubnet(s) => vec![Notice::SubnetAdded(s.id), Notice::NetworkChanged(s.network)],
-            Change::DeleteSubnet(id) => {
-                let network = intent.subnet(*id).map(|subnet| Notice::NetworkChanged(subnet.network));
-                [Notice::SubnetRemoved(*id)].into_iter().chain(network).collect()
-            }
-            Change::PutPort(p) if intent.port(p.id).is_some() => vec![Notice::PortChanged(p.id)],
-            Change::PutPort(p) => vec![Notice::PortAdded(p.id), Notice::NetworkChanged(p.network)],
-            Change::PutSecurityGroup(g) if intent.security_group(g.id).is_some() => {
-                vec![Notice::SecurityGroupChanged(g.id)]
-            }
-            Change::PutSecurityGroup(g) => vec![Notice::SecurityGroupAdded(g.id)],
-            Change::DeleteSecurityGroup(id) => vec![Notice::SecurityGroupRemoved(*id)],
-            Change::PutAddressGroup(g) if intent.address_group(g.id).is_some() => {
-                vec![Notice::AddressGroupChanged(g.id)]
-            }
-            Change::PutAddressGroup(g) => vec![Notice::AddressGroupAdded(g.id)],
-            Change::DeleteAddressGroup(id) => vec![Notice::AddressGroupRemoved(*id)],
-            Change::DeletePort(id) => {
-                let network = intent.port(*id).map(|port| Notice::NetworkChanged(port.network));
-                [Notice::PortRemoved(*id)].into_iter().chain(network).collect()
-            }
-        })
-        .collect()
-}
-
-fn networks_of(intent: &Intent, changes: &[Change]) -> BTreeSet<NetworkId> {
-    let network = |change: &Change| match change {
-        Change::PutNetwork(intent::Network { id, .. }) | Change::DeleteNetwork(id) => Some(*id),
-        Change::PutSubnet(subnet) => Some(subnet.network),
-        Change::DeleteSubnet(id) => intent.subnet(*id).map(|subnet| subnet.network),
-        Change::PutPort(port) => Some(port.network),
-        Change::DeletePort(id) => intent.port(*id).map(|port| port.network),
-        Change::PutSecurityGroup(_)
-        | Change::DeleteSecurityGroup(_)
-        | Change::PutAddressGroup(_)
-        | Change::DeleteAddressGroup(_) => None,
-    };
-    changes.iter().filter_map(network).collect()
 }

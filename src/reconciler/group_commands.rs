@@ -1,8 +1,10 @@
 //! What clients ask of security groups and address groups.
 
-use super::{CommandError, Engine, Outlets, Reply};
+use super::{
+    CommandError, Reply,
+    commit::{Answer, Planned},
+};
 use crate::{
-    backend::{Driver, Store},
     intent::{
         AddressGroup, AddressGroupDraft, AddressGroupId, Change, Intent, IntentError, RuleDraft, SecurityGroup,
         SecurityGroupDraft, SecurityGroupId, patched,
@@ -30,25 +32,8 @@ pub enum GroupCommand {
     RemoveAddresses(AddressGroupId, Vec<IpNet>, Reply<()>),
 }
 
-impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
-    pub(super) async fn serve_group_command(&mut self, command: GroupCommand) {
-        let planned = command.plan(&self.view().intent);
-        let result = match planned.change {
-            Ok(change) => self.commit_and_mark(change).await,
-            Err(error) => Err(error.into()),
-        };
-        (planned.answer)(result);
-    }
-}
-
-/// A command as the change that it is, and the way to whoever asked.
-pub(crate) struct Planned {
-    pub change: Result<Change, IntentError>,
-    pub answer: Box<dyn FnOnce(Result<(), CommandError>) + Send>,
-}
-
-/// Whoever asked may be gone; the change stands all the same.
-fn answer<T: Send + 'static>(reply: Reply<T>, value: T) -> Box<dyn FnOnce(Result<(), CommandError>) + Send> {
+/// The way to whoever asked, who may be gone; the change stands all the same.
+fn answer<T: Send + 'static>(reply: Reply<T>, value: T) -> Answer {
     Box::new(move |result| drop(reply.send(result.map(|()| value))))
 }
 
@@ -82,7 +67,7 @@ impl GroupCommand {
                 (put_addresses(without_addresses(intent, id, &fewer)), answer(reply, ()))
             }
         };
-        Planned { change, answer }
+        Planned { change: change.map_err(CommandError::from), answer }
     }
 }
 

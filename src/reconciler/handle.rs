@@ -115,6 +115,12 @@ pub enum Notice {
     StatusChanged,
 }
 
+impl Notice {
+    pub(super) fn is_of_a_network(&self) -> bool {
+        matches!(self, Self::NetworkAdded(_) | Self::NetworkChanged(_) | Self::NetworkRemoved(_))
+    }
+}
+
 /// The way to the loop, for any number of holders.
 #[derive(Debug, Clone)]
 pub struct Handle {

@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod commands;
+mod commit;
 mod documents;
 mod engine;
 mod group_commands;

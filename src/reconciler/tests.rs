@@ -275,6 +275,60 @@ async fn a_full_disk_changes_nothing_and_is_said() {
 }
 
 #[tokio::test]
+async fn what_is_asked_for_at_once_is_committed_at_once_and_refused_one_by_one() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&host, &store).await;
+    daemon.settled().await;
+    let full = || StoreError::Full { path: "/var/lib/vmfabric/vmfabric.db".into() };
+    let port = |name: &str| {
+        let draft: PortDraft =
+            serde_json::from_value(serde_json::json!({ "network": "nat", "name": name })).expect("a draft");
+        daemon.handle.call(|reply| Command::CreatePort(draft, reply))
+    };
+    let names = || -> BTreeSet<String> {
+        let view = daemon.handle.view();
+        view.intent.ports().filter_map(|port| port.name.as_ref().map(ToString::to_string)).collect()
+    };
+
+    let before = store.commits();
+    let (a, b, again) = tokio::join!(port("a"), port("b"), port("a"));
+    assert!(a.is_ok() && b.is_ok() && matches!(again, Err(CommandError::Intent(_))), "{a:?} {b:?} {again:?}");
+    assert_eq!(store.commits() - before, 1);
+
+    // Those before a question are one commit, those behind it another.
+    let before = store.commits();
+    let (c, d, _, e, f) = tokio::join!(port("c"), port("d"), daemon.plan(), port("e"), port("f"));
+    assert!([c, d, e, f].iter().all(Result::is_ok));
+    assert_eq!(store.commits() - before, 2);
+
+    // What the store does not take together it may take one by one: what is deleted gives space.
+    store.fail_nth(1, full());
+    let gone = daemon.handle.view().intent.port_named("a").expect("there").id;
+    let delete = daemon.handle.call(|reply| Command::DeletePort(gone, reply));
+    let (g, deleted, h) = tokio::join!(port("g"), delete, port("h"));
+    assert!(g.is_ok() && deleted.is_ok() && h.is_ok(), "{g:?} {deleted:?} {h:?}");
+    store.fail_from(1, full());
+    let (i, j) = tokio::join!(port("i"), port("j"));
+    for refused in [i, j] {
+        assert!(matches!(refused, Err(CommandError::Store(StoreError::Full { .. }))), "{refused:?}");
+    }
+    let all = ["b", "c", "d", "e", "f", "g", "h"].map(str::to_owned);
+    assert_eq!(names(), all.clone().into());
+    assert_eq!(store.load().await.expect("loads").ports.len(), all.len());
+}
+
+#[tokio::test]
+async fn a_stop_behind_other_commands_ends_the_loop() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&host, &store).await;
+    let draft: PortDraft = serde_json::from_value(serde_json::json!({ "network": "nat" })).expect("a draft");
+    let port = daemon.handle.call(|reply| Command::CreatePort(draft, reply));
+    let (port, stopped) = tokio::join!(port, daemon.handle.call(Command::Stop));
+    assert!(port.is_ok() && stopped.is_ok());
+    tokio::time::timeout(Duration::from_secs(20), daemon.task).await.expect("it ends").expect("well");
+}
+
+#[tokio::test]
 async fn a_guest_that_names_no_network_of_ours_is_left_alone_and_one_that_cannot_be_is_refused() {
     let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
     let daemon = Daemon::start(&host, &store).await;

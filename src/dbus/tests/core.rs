@@ -114,7 +114,7 @@ impl Core {
 
     fn serve_group(&self, command: GroupCommand) {
         let planned = command.plan(&self.handle.view().intent);
-        let result = planned.change.map_err(CommandError::from).and_then(|change| {
+        let result = planned.change.and_then(|change| {
             self.change(|_, _| {
                 let notice = match &change {
                     Change::PutSecurityGroup(group) => Notice::SecurityGroupChanged(group.id),
