@@ -1,9 +1,9 @@
 //! Who may change what: uid 0 always, others as polkit says.
 
-use super::Error;
+use super::{Error, turns::Quota};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 use zbus::{
     Connection, fdo,
@@ -57,13 +57,17 @@ pub const FREE_DOCUMENT: usize = 64 * 1024;
 /// Questions that one user, and all users, may have open at polkit: a password prompt lasts minutes.
 const MAX_OPEN_PER_USER: usize = 4;
 const MAX_OPEN: usize = 128;
+/// How many connections are remembered.
+const MAX_CALLERS: usize = 1024;
 
 /// Decides about mutations.
 #[derive(Debug)]
 pub struct Access {
     /// Who is allowed without asking polkit, so that root can work where polkit is not installed.
     trusted_uid: Option<u32>,
-    open: Arc<Mutex<HashMap<u32, usize>>>,
+    open: Quota,
+    /// Whose the connections are that called before. A bus gives a unique name once, and its end is ours.
+    callers: Mutex<HashMap<String, u32>>,
 }
 
 impl Default for Access {
@@ -74,20 +78,35 @@ impl Default for Access {
 
 impl Access {
     pub(super) fn new(trusted_uid: Option<u32>) -> Self {
-        Self { trusted_uid, open: Arc::default() }
+        Self { trusted_uid, open: Quota::new(MAX_OPEN_PER_USER, MAX_OPEN), callers: Mutex::default() }
     }
 
     /// Whether the sender of a call may do it; asks a person only where the caller allows that.
     pub async fn check(&self, connection: &Connection, header: &Header<'_>, action: Action) -> Result<(), Error> {
-        let sender = header.sender().ok_or_else(|| Error::NotAuthorized("the call has no sender".into()))?;
-        let bus = fdo::DBusProxy::builder(connection).cache_properties(CacheProperties::No).build().await?;
-        let uid = bus.get_connection_unix_user(sender.clone().into()).await;
-        let uid = uid.map_err(|error| Error::NotAuthorized(format!("the bus does not say who calls: {error}")))?;
+        let uid = self.uid_of_caller(connection, header).await?;
         if Some(uid) == self.trusted_uid {
             return Ok(());
         }
-        let _open = self.open(uid)?;
+        let full = || Error::Busy("too many requests wait for authorization; answer those or try again".into());
+        let _open = self.open.take(uid).ok_or_else(full)?;
         self.ask_polkit(connection, header, action).await
+    }
+
+    pub(super) async fn uid_of_caller(&self, connection: &Connection, header: &Header<'_>) -> Result<u32, Error> {
+        let sender = header.sender().ok_or_else(|| Error::NotAuthorized("the call has no sender".into()))?;
+        let known = self.callers.lock().unwrap_or_else(PoisonError::into_inner).get(sender.as_str()).copied();
+        if let Some(uid) = known {
+            return Ok(uid);
+        }
+        let bus = fdo::DBusProxy::builder(connection).cache_properties(CacheProperties::No).build().await?;
+        let uid = bus.get_connection_unix_user(sender.clone().into()).await;
+        let uid = uid.map_err(|error| Error::NotAuthorized(format!("the bus does not say who calls: {error}")))?;
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if callers.len() >= MAX_CALLERS {
+            callers.clear();
+        }
+        callers.insert(sender.as_str().to_owned(), uid);
+        Ok(uid)
     }
 
     async fn ask_polkit(&self, connection: &Connection, header: &Header<'_>, action: Action) -> Result<(), Error> {
@@ -107,17 +126,6 @@ impl Access {
                  do it as root, or start polkit"
             ))),
         }
-    }
-
-    /// Takes a place among the open questions.
-    fn open(&self, uid: u32) -> Result<Open, Error> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let mine = open.get(&uid).copied().unwrap_or_default();
-        if mine >= MAX_OPEN_PER_USER || open.values().sum::<usize>() >= MAX_OPEN {
-            return Err(Error::Busy("too many requests wait for authorization; answer those or try again".into()));
-        }
-        open.insert(uid, mine + 1);
-        Ok(Open { uid, all: Arc::clone(&self.open) })
     }
 }
 
@@ -140,23 +148,6 @@ fn verdict(authorized: bool, challenge: bool, interactive: bool, action: Action)
     }
 }
 
-/// One open question; ends when dropped.
-#[derive(Debug)]
-struct Open {
-    uid: u32,
-    all: Arc<Mutex<HashMap<u32, usize>>>,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        match all.get_mut(&self.uid) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(all.remove(&self.uid)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,17 +161,6 @@ mod tests {
         for (challenge, interactive) in [(false, false), (false, true), (true, false), (true, true)] {
             assert!(!allowed(false, challenge, interactive));
         }
-    }
-
-    #[test]
-    fn open_questions_are_bounded() {
-        let access = Access::default();
-        let mine: Vec<_> = (0..MAX_OPEN_PER_USER).map(|_| access.open(1).expect("room")).collect();
-        assert!(matches!(access.open(1), Err(Error::Busy(_))));
-        let others: Vec<_> = (2..).map_while(|n| access.open(n).ok()).collect();
-        assert_eq!(mine.len() + others.len(), MAX_OPEN);
-        drop((mine, others));
-        assert!(access.open.lock().expect("not poisoned").is_empty());
     }
 
     #[test]

@@ -7,12 +7,14 @@ use super::{
     Context,
     address_group::AddressGroupObject,
     info::{AddressGroupInfo, Changes, ManagerInfo, NetworkInfo, PortInfo, SecurityGroupInfo, SubnetInfo},
+    managed::Objects,
     manager::Manager,
     network::NetworkObject,
     path::{self, ROOT},
     port::PortObject,
     security_group::SecurityGroupObject,
     subnet::SubnetObject,
+    turns::Turn,
 };
 use crate::{
     intent::{AddressGroupId, Change, NetworkId, PortId, SecurityGroupId, SubnetId},
@@ -37,7 +39,7 @@ use zbus::{
 
 /// An object's properties, shared by the object, which reads them, and the exporter, which replaces them.
 #[derive(Debug)]
-pub struct Shared<T>(Arc<RwLock<T>>);
+pub struct Shared<T>(Arc<RwLock<Arc<T>>>);
 
 impl<T> Clone for Shared<T> {
     fn clone(&self) -> Self {
@@ -47,14 +49,18 @@ impl<T> Clone for Shared<T> {
 
 impl<T> Shared<T> {
     pub fn new(value: T) -> Self {
-        Self(Arc::new(RwLock::new(value)))
+        Self(Arc::new(RwLock::new(Arc::new(value))))
+    }
+
+    pub fn now(&self) -> Arc<T> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub fn read<R>(&self, what: impl FnOnce(&T) -> R) -> R {
         what(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub fn replace(&self, value: T) -> T {
+    pub fn replace(&self, value: Arc<T>) -> Arc<T> {
         std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), value)
     }
 }
@@ -62,7 +68,7 @@ impl<T> Shared<T> {
 /// A kind of object that comes and goes.
 pub trait Exported: Interface + Sized {
     type Id: Copy + Ord + Send + Sync;
-    type Info: Clone + Send + Sync;
+    type Info: Send + Sync;
 
     /// Its properties now; `None` where the resource is no more.
     fn read(view: &View, id: Self::Id) -> Option<Self::Info>;
@@ -83,12 +89,23 @@ pub struct Known {
     manager: Shared<ManagerInfo>,
     /// What had problems when problems were last looked at.
     troubled: BTreeSet<Subject>,
+    /// How many pieces of work are done.
+    rounds: u64,
 }
 
-/// Brings objects up to date, one at a time.
+/// Brings objects up to date, one at a time. What many ask for at once is one piece of work.
 #[derive(Debug)]
 pub struct Exporter {
     known: Mutex<Known>,
+    asked: std::sync::Mutex<Asked>,
+}
+
+/// What the next piece of work is to bring up to date.
+#[derive(Debug, Default)]
+struct Asked {
+    dirty: Dirty,
+    /// Which piece of work that will be.
+    round: u64,
 }
 
 /// What may differ between the bus and the view.
@@ -112,32 +129,34 @@ impl Exporter {
             address_groups: BTreeMap::new(),
             manager,
             troubled: BTreeSet::new(),
+            rounds: 0,
         };
-        Self { known: Mutex::new(known) }
+        Self { known: Mutex::new(known), asked: std::sync::Mutex::default() }
     }
 
     /// Makes the objects that may differ, and the Manager, match the view.
-    pub async fn sync(&self, context: &Arc<Context>, bus: &Connection, mut dirty: Dirty) -> zbus::Result<()> {
+    pub async fn sync(&self, context: &Arc<Context>, bus: &Connection, dirty: Dirty) -> zbus::Result<()> {
+        let mine = {
+            let mut asked = self.asked();
+            asked.dirty.merge(dirty);
+            asked.round
+        };
         let mut known = self.known.lock().await;
-        dirty.spread(&mut known, &context.handle.view());
-        for id in dirty.address_groups {
-            sync_one::<AddressGroupObject>(&mut known, context, bus, id).await?;
+        if known.rounds > mine {
+            return Ok(());
         }
-        for id in dirty.groups {
-            sync_one::<SecurityGroupObject>(&mut known, context, bus, id).await?;
-        }
-        for id in dirty.networks {
-            sync_one::<NetworkObject>(&mut known, context, bus, id).await?;
-        }
-        for id in dirty.subnets {
-            sync_one::<SubnetObject>(&mut known, context, bus, id).await?;
-        }
-        for id in dirty.ports {
-            sync_one::<PortObject>(&mut known, context, bus, id).await?;
-        }
-        let now = ManagerInfo::of(&context.handle.view());
-        let old = known.manager.replace(now.clone());
-        emit(bus, OwnedObjectPath::try_from(ROOT)?, Manager::name(), ManagerInfo::changes(&old, &now)).await
+        let round = Round::begin(self);
+        known.bring_up(context, bus, round.dirty.clone()).await?;
+        known.rounds = round.end();
+        Ok(())
+    }
+
+    fn asked(&self) -> std::sync::MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) async fn objects(&self, turn: Turn) -> Objects {
+        Objects::of(&mut *self.known.lock().await, turn)
     }
 
     /// Makes every object match the view.
@@ -190,6 +209,62 @@ impl Exporter {
                 self.sync(context, bus, dirty).await?;
             }
         }
+    }
+}
+
+/// A piece of work that is under way. Where it fails, or who does it goes away, what it took is to be done still, by
+/// those that wait for it.
+struct Round<'a> {
+    exporter: &'a Exporter,
+    dirty: Dirty,
+    done: u64,
+}
+
+impl<'a> Round<'a> {
+    fn begin(exporter: &'a Exporter) -> Self {
+        let mut asked = exporter.asked();
+        asked.round += 1;
+        Self { exporter, dirty: std::mem::take(&mut asked.dirty), done: asked.round }
+    }
+
+    /// How many pieces of work are done with it.
+    fn end(mut self) -> u64 {
+        self.dirty = Dirty::default();
+        self.done
+    }
+}
+
+impl Drop for Round<'_> {
+    fn drop(&mut self) {
+        self.exporter.asked().dirty.merge(std::mem::take(&mut self.dirty));
+    }
+}
+
+impl Known {
+    async fn bring_up(&mut self, context: &Arc<Context>, bus: &Connection, mut dirty: Dirty) -> zbus::Result<()> {
+        let troubled = dirty.spread(self, &context.handle.view());
+        for id in dirty.address_groups {
+            sync_one::<AddressGroupObject>(self, context, bus, id).await?;
+        }
+        for id in dirty.groups {
+            sync_one::<SecurityGroupObject>(self, context, bus, id).await?;
+        }
+        for id in dirty.networks {
+            sync_one::<NetworkObject>(self, context, bus, id).await?;
+        }
+        for id in dirty.subnets {
+            sync_one::<SubnetObject>(self, context, bus, id).await?;
+        }
+        for id in dirty.ports {
+            sync_one::<PortObject>(self, context, bus, id).await?;
+        }
+        let now = Arc::new(ManagerInfo::of(&context.handle.view()));
+        let old = self.manager.replace(Arc::clone(&now));
+        emit(bus, OwnedObjectPath::try_from(ROOT)?, Manager::name(), ManagerInfo::changes(&old, &now)).await?;
+        if let Some(troubled) = troubled {
+            self.troubled = troubled;
+        }
+        Ok(())
     }
 }
 
@@ -260,8 +335,18 @@ impl Dirty {
         }
     }
 
-    /// Adds what shows in its properties that others changed, or goes with them.
-    fn spread(&mut self, known: &mut Known, view: &View) {
+    fn merge(&mut self, other: Self) {
+        self.networks.extend(other.networks);
+        self.subnets.extend(other.subnets);
+        self.ports.extend(other.ports);
+        self.groups.extend(other.groups);
+        self.address_groups.extend(other.address_groups);
+        self.problems |= other.problems;
+    }
+
+    /// Adds what shows in its properties that others changed, or goes with them. Gives what has problems now, where that
+    /// was to be looked at.
+    fn spread(&mut self, known: &Known, view: &View) -> Option<BTreeSet<Subject>> {
         for id in self.networks.iter().filter(|id| view.intent.network(**id).is_none()) {
             let gone = path::network(*id);
             let of_it = |network: &OwnedObjectPath| *network == gone;
@@ -285,18 +370,17 @@ impl Dirty {
                 None => self.ports.extend(was_on.iter().flat_map(|n| view.intent.ports_of(*n)).map(|port| port.id)),
             }
         }
-        if self.problems {
-            let troubled: BTreeSet<_> = view.problems.iter().map(|problem| problem.subject).collect();
-            for subject in known.troubled.union(&troubled) {
-                match subject {
-                    Subject::Host => {}
-                    Subject::Network(id) => drop(self.networks.insert(*id)),
-                    Subject::Subnet(id) => drop(self.subnets.insert(*id)),
-                    Subject::Port(id) => drop(self.ports.insert(*id)),
-                }
+        let troubled: BTreeSet<_> =
+            self.problems.then(|| view.problems.iter().map(|problem| problem.subject).collect())?;
+        for subject in known.troubled.union(&troubled) {
+            match subject {
+                Subject::Host => {}
+                Subject::Network(id) => drop(self.networks.insert(*id)),
+                Subject::Subnet(id) => drop(self.subnets.insert(*id)),
+                Subject::Port(id) => drop(self.ports.insert(*id)),
             }
-            known.troubled = troubled;
         }
+        Some(troubled)
     }
 }
 
@@ -311,13 +395,15 @@ async fn sync_one<E: Exported>(
     let now = E::read(&context.handle.view(), id);
     match (known.get(&id), now) {
         (Some(shared), Some(now)) => {
-            let old = shared.replace(now.clone());
+            let now = Arc::new(now);
+            let old = shared.replace(Arc::clone(&now));
             emit(bus, E::path(id), E::name(), E::changes(&old, &now)).await
         }
         (None, Some(now)) => {
             let shared = Shared::new(now);
-            known.insert(id, shared.clone());
-            bus.object_server().at(E::path(id), E::make(context, id, shared)).await.map(drop)
+            bus.object_server().at(E::path(id), E::make(context, id, shared.clone())).await?;
+            known.insert(id, shared);
+            Ok(())
         }
         (Some(_), None) => {
             known.remove(&id);

@@ -8,10 +8,10 @@ use crate::{
     },
     reconciler::{Health, LibvirtStatus, Subject, View},
 };
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
-use zbus::{OwnedObjectPath, Variant};
+use zbus::{OwnedObjectPath, SerializeDict, Type, Variant};
 
 /// The properties that differ, by name, as `PropertiesChanged` carries them.
 pub type Changes = HashMap<&'static str, Variant<'static>>;
@@ -27,8 +27,9 @@ macro_rules! changes {
 }
 
 /// `org.vmfabric1.Network`. Where a text or number is absent it is empty or 0.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, SerializeDict, Type)]
 #[serde(rename_all = "PascalCase")]
+#[zbus(signature = "a{sv}", rename_all = "PascalCase")]
 pub struct NetworkInfo {
     pub id: String,
     pub name: String,
@@ -62,8 +63,9 @@ pub struct NetworkInfo {
 }
 
 /// `org.vmfabric1.Subnet`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, SerializeDict, Type)]
 #[serde(rename_all = "PascalCase")]
+#[zbus(signature = "a{sv}", rename_all = "PascalCase")]
 pub struct SubnetInfo {
     pub id: String,
     pub network: OwnedObjectPath,
@@ -96,8 +98,9 @@ pub struct SubnetInfo {
 }
 
 /// `org.vmfabric1.Port`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, SerializeDict, Type)]
 #[serde(rename_all = "PascalCase")]
+#[zbus(signature = "a{sv}", rename_all = "PascalCase")]
 pub struct PortInfo {
     pub id: String,
     pub network: OwnedObjectPath,
@@ -148,8 +151,9 @@ pub struct PortInfo {
 }
 
 /// `org.vmfabric1.SecurityGroup`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, SerializeDict, Type)]
 #[serde(rename_all = "PascalCase")]
+#[zbus(signature = "a{sv}", rename_all = "PascalCase")]
 pub struct SecurityGroupInfo {
     pub id: String,
     pub name: String,
@@ -159,8 +163,9 @@ pub struct SecurityGroupInfo {
 }
 
 /// The rules of a group, as `aa{sv}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Type)]
 #[serde(transparent)]
+#[zbus(signature = "aa{sv}")]
 pub struct Rules(pub Vec<RuleInfo>);
 
 /// A rule: its id beside the fields that made it; groups by their ids.
@@ -171,8 +176,9 @@ pub struct RuleInfo {
 }
 
 /// `org.vmfabric1.AddressGroup`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, SerializeDict, Type)]
 #[serde(rename_all = "PascalCase")]
+#[zbus(signature = "a{sv}", rename_all = "PascalCase")]
 pub struct AddressGroupInfo {
     pub id: String,
     pub name: String,
@@ -433,6 +439,12 @@ impl AddressGroupInfo {
 impl Rules {
     pub fn dictionaries(&self) -> Vec<HashMap<String, Variant<'static>>> {
         self.0.iter().map(RuleInfo::dictionary).collect()
+    }
+}
+
+impl Serialize for Rules {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.dictionaries().serialize(serializer)
     }
 }
 

@@ -142,8 +142,12 @@ impl Manager {
     }
 
     #[zbus(out_args("changes"))]
-    async fn plan(&self) -> Result<Vec<String>, Error> {
-        let _turn = self.context.plan_turn().await?;
+    async fn plan(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] bus: &Connection,
+    ) -> Result<Vec<String>, Error> {
+        let _turn = self.context.turn(&self.context.plans, bus, &header).await?;
         Ok(self.context.handle.call(Command::Plan).await?)
     }
 
@@ -162,7 +166,7 @@ impl Manager {
             if document.len() > FREE_DOCUMENT {
                 self.context.authorize(bus, &header, Action::Apply).await?;
             }
-            let _turn = self.context.plan_turn().await?;
+            let _turn = self.context.turn(&self.context.plans, bus, &header).await?;
             return document::preview(&self.context.handle, document, options).await;
         }
         self.context.authorize(bus, &header, Action::Apply).await?;
@@ -173,14 +177,23 @@ impl Manager {
     }
 
     #[zbus(out_args("document"))]
-    async fn export(&self) -> Result<String, Error> {
-        let _turn = self.context.plan_turn().await?;
+    async fn export(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] bus: &Connection,
+    ) -> Result<String, Error> {
+        let _turn = self.context.turn(&self.context.plans, bus, &header).await?;
         document::export(&self.context.handle)
     }
 
     #[zbus(out_args("explanation"))]
-    async fn explain(&self, port: &str) -> Result<insight::Answer, Error> {
-        let _turn = self.context.plan_turn().await?;
+    async fn explain(
+        &self,
+        port: &str,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] bus: &Connection,
+    ) -> Result<insight::Answer, Error> {
+        let _turn = self.context.turn(&self.context.plans, bus, &header).await?;
         let (mut explained, id) = {
             let view = self.context.handle.view();
             let explained = insight::explain(&view, short(port)?)?;
@@ -196,9 +209,14 @@ impl Manager {
     }
 
     #[zbus(out_args("trace"))]
-    async fn trace(&self, packet: Dictionary, #[zbus(header)] header: Header<'_>) -> Result<insight::Answer, Error> {
+    async fn trace(
+        &self,
+        packet: Dictionary,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] bus: &Connection,
+    ) -> Result<insight::Answer, Error> {
         value::check_size(&header, 64 * 1024)?;
-        let _turn = self.context.plan_turn().await?;
+        let _turn = self.context.turn(&self.context.plans, bus, &header).await?;
         insight::trace(&self.context.handle.view(), &packet)
     }
 

@@ -11,6 +11,7 @@ mod error;
 mod export;
 mod info;
 mod insight;
+mod managed;
 mod manager;
 mod network;
 mod path;
@@ -20,6 +21,7 @@ mod security_group;
 mod subnet;
 #[cfg(test)]
 pub(crate) mod tests;
+mod turns;
 mod value;
 
 pub use access::Access;
@@ -36,11 +38,9 @@ use crate::{
 use access::Action;
 use export::{Dirty, Exporter, Shared};
 use futures_util::StreamExt;
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 use tokio::{sync::broadcast, task::JoinHandle};
+use turns::{Turn, Turns};
 use zbus::{
     Connection, fdo,
     fdo::{RequestNameFlags, RequestNameReply},
@@ -81,8 +81,10 @@ struct Context {
     counters: Arc<dyn Counters>,
     /// One asks the kernel at a time; who waits shares the answer.
     counting: tokio::sync::Semaphore,
-    plans: tokio::sync::Semaphore,
-    waiting_for_plans: AtomicUsize,
+    /// A plan costs the loop a full pass.
+    plans: Turns,
+    /// A list of all objects is megabytes.
+    lists: Turns,
 }
 
 impl std::fmt::Debug for Context {
@@ -119,21 +121,9 @@ impl Context {
         Ok(Some(all.of(&tap, &senders).unwrap_or_default()))
     }
 
-    /// A turn to plan: anybody may ask, and a plan costs the loop a full pass, so that one at a time is asked for.
-    async fn plan_turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
-        const MAX_WAITING: usize = 16;
-        struct Waiting<'a>(&'a AtomicUsize);
-        impl Drop for Waiting<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        let waiting = self.waiting_for_plans.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting(&self.waiting_for_plans);
-        if waiting >= MAX_WAITING {
-            return Err(Error::Busy("many callers wait for plans already; try again".into()));
-        }
-        self.plans.acquire().await.map_err(|_| Error::Failed("vmfabricd is stopping".into()))
+    /// A turn of the caller's.
+    async fn turn(&self, turns: &Turns, bus: &Connection, header: &Header<'_>) -> Result<Turn, Error> {
+        turns.take(self.access.uid_of_caller(bus, header).await?).await
     }
 }
 
@@ -197,11 +187,11 @@ async fn serve_to(
         log: Box::new(log),
         counters,
         counting: tokio::sync::Semaphore::new(1),
-        plans: tokio::sync::Semaphore::new(1),
-        waiting_for_plans: AtomicUsize::new(0),
+        plans: Turns::new(4, 16),
+        lists: Turns::new(8, 128),
     });
     bus.object_server().at(ROOT, manager::Manager::new(Arc::clone(&context), manager)).await?;
-    bus.object_server().at(ROOT, fdo::ObjectManager).await?;
+    bus.object_server().at(ROOT, managed::ObjectManager(Arc::clone(&context))).await?;
     context.exporter.sync_all(&context, &bus).await?;
     let follower = tokio::spawn(follow(Arc::clone(&context), bus.clone(), notices));
     let lost = fdo::DBusProxy::new(&bus).await?.receive_name_lost().await?;

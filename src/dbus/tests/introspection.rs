@@ -96,3 +96,31 @@ fn every_property_that_signals_changes_is_compared() {
         }
     }
 }
+
+#[tokio::test]
+async fn the_list_of_all_objects_says_what_each_says_itself() {
+    let bench = Bench::start().await;
+    bench.populate().await;
+    let objects = zbus::fdo::ObjectManagerProxy::new(&bench.client, "org.vmfabric1", "/org/vmfabric1").await;
+    let listed = objects.expect("proxy").get_managed_objects().await.expect("answered");
+    let mut kinds = BTreeSet::new();
+    for (path, interfaces) in &listed {
+        assert_eq!(interfaces.len(), 1, "{path}");
+        for (interface, properties) in interfaces {
+            assert_eq!(*properties, bench.properties(path, interface).await, "{path}");
+            kinds.insert(interface.to_string());
+        }
+    }
+    assert_eq!(kinds.len(), 5, "{kinds:?}");
+    let name = "org.freedesktop.DBus.ObjectManager";
+    let proxy = zbus::Proxy::new(&bench.client, "org.vmfabric1", "/org/vmfabric1", name).await.expect("proxy");
+    let xml = proxy.introspect().await.expect("introspectable");
+    let document = parse(&xml);
+    let members = members(interface(&document, name));
+    let standard = [
+        "method GetManagedObjects   object_paths_interfaces_and_properties out a{oa{sa{sv}}} ",
+        "signal InterfacesAdded   object_path  o  interfaces_and_properties  a{sa{sv}} ",
+        "signal InterfacesRemoved   object_path  o  interfaces  as ",
+    ];
+    assert_eq!(members, standard.map(str::to_owned).into());
+}
