@@ -26,7 +26,7 @@ CARGOFLAGS ?= --locked
 # Where `install` takes the binaries from.
 BIN_DIR ?= target/release
 # Tests that start guests and hosts: how many at once.
-TEST_THREADS ?= 2
+TEST_THREADS ?= 3
 
 INSTALL ?= install
 RIG := tests/rig
@@ -35,7 +35,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 say = @echo "== $(1)"
 
-.PHONY: all build demo test test-unit check bench bench-filter bench-dhcp bench-dns fuzz soak deb rpm arch sbom install uninstall fmt lint clean help rust-deps root
+.PHONY: all build demo test test-unit check bench bench-filter bench-dbus bench-dhcp bench-dns fuzz soak deb rpm arch sbom install uninstall fmt lint clean help rust-deps root
 
 all: build
 
@@ -95,6 +95,10 @@ bench-filter: root ## what filters take to load and change, and cost a packet, b
 	@$(RIG)/install-deps test
 	@$(RIG)/build-kernels >/dev/null
 	$(CARGO) bench $(CARGOFLAGS) --bench filter --bench packets
+
+bench-dbus: root ## networks and ports through the bus, listed and watched, beside virsh (root)
+	@$(RIG)/install-deps test
+	$(CARGO) bench $(CARGOFLAGS) --bench dbus
 
 bench-dns: root ## what a DNS answer costs: ours, dnsmasq as libvirt has it, unbound (root)
 	@$(RIG)/install-deps bench

@@ -1,6 +1,7 @@
 //! What the benches share: clocks, percentiles, and a table that a person can read.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
+pub mod daemon;
 pub mod netlink;
 pub mod ports;
 
