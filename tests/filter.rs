@@ -217,7 +217,7 @@ fn what_is_loaded_reads_back_as_planned() {
         // What somebody else does to it is taken back.
         for alteration in [
             "flush chain bridge vmfabric antispoof",
-            "insert rule bridge vmfabric ingress accept",
+            "insert rule bridge vmfabric postrouting accept",
             "add element bridge vmfabric free '{ \"vnet35\" }'",
             "delete table bridge vmfabric",
             "add chain bridge vmfabric other '{ type filter hook prerouting priority -1000; }'",

@@ -20,7 +20,7 @@ nft -s list table bridge vmfabric >"$RIG_LOGS/bridge" && nft -s list table inet 
 check "nft flush ruleset" mended flush ruleset
 check "a table deleted" mended delete table bridge vmfabric
 check "a chain emptied" mended flush chain bridge vmfabric antispoof
-check "a rule put in front" mended insert rule bridge vmfabric ingress accept
+check "a rule put in front" mended insert rule bridge vmfabric postrouting accept
 check "a rule put in front of what guards the host" mended insert rule inet vmfabric input accept
 check "a chain of another's in our table" mended add chain bridge vmfabric other '{ type filter hook prerouting priority -1000; }'
 check "an element taken away" mended delete element inet vmfabric gateways '{ "vmf-nat" }'

@@ -322,7 +322,7 @@ fn name(name: &str) -> Result<&str, DriverError> {
 fn is_element(element: &str) -> bool {
     let (key, value) = element.split_once(" : ").map_or((element, None), |(key, value)| (key, Some(value)));
     let value_is_good = value.is_none_or(|value| {
-        let verdict = value.strip_prefix("goto ").unwrap_or(value);
+        let verdict = ["goto ", "jump "].iter().find_map(|word| value.strip_prefix(word)).unwrap_or(value);
         verdict.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !verdict.is_empty()
     });
     let part_is_good = |part: &str| match part.strip_prefix('"').and_then(|part| part.strip_suffix('"')) {
@@ -443,6 +443,7 @@ mod tests {
             "\"a\" . 52:54:00:00:00:01 . fe80::1",
             "\"a\" . 0xfe80000000000000 : 7",
             "\"a\" : goto in_1",
+            "\"a\" : jump group_1",
             "\"a\" : accept",
         ] {
             assert!(is_element(good), "{good}");

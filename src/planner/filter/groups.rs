@@ -1,10 +1,7 @@
 //! Security groups as chains: one per group and direction, whatever number of ports has it; one per set of groups that
 //! some port has; and the addresses of who a rule speaks of in sets, so that a new member changes no rule.
 
-use super::{
-    Guest,
-    program::{TRACKED_STATES, TRACKING, refused_at},
-};
+use super::{Guest, program::TRACKING};
 use crate::{
     datapath::{Set, Table},
     intent::{
@@ -32,16 +29,20 @@ impl<'a> Groups<'a> {
         Self { intent, standing, members: None }
     }
 
-    /// Gives the chain that a guest's packets of one direction go to.
+    /// Gives the chain of all rules for a guest's packets of one direction; none where it has no group.
     pub fn chain_of(&mut self, guest: &Guest<'a>, direction: Direction, table: &mut Table) -> Option<String> {
-        let ids = guest.protection.groups?;
-        let groups: Vec<&SecurityGroup> = ids.iter().filter_map(|id| self.intent.security_group(*id)).collect();
-        let stateful = groups.iter().any(|group| group.stateful);
-        let chains: Vec<String> = groups.iter().map(|group| self.group(group, guest, direction, table)).collect();
-        let way = way(direction);
-        let name = format!("ports_{:016x}_{way}", fnv(&chains.join(" ")));
-        table.chains.entry(name.clone()).or_insert_with(|| program(&chains, stateful, way).into());
-        Some(name)
+        let groups = guest.protection.groups?.iter().filter_map(|id| self.intent.security_group(*id));
+        let chains: Vec<String> = groups.map(|group| self.group(group, guest, direction, table)).collect();
+        match chains.as_slice() {
+            [] => None,
+            [one] => Some(one.clone()),
+            several => {
+                let name = format!("ports_{:016x}_{}", fnv(&several.join(" ")), way(direction));
+                let jumps: Vec<String> = several.iter().map(|chain| format!("jump {chain}")).collect();
+                table.chains.entry(name.clone()).or_insert_with(|| jumps.join("\n").into());
+                Some(name)
+            }
+        }
     }
 
     /// Gives the chain of a group's rules. Who is meant by some of them depends on the network.
@@ -245,29 +246,6 @@ fn known_addresses(intent: &Intent, port: &Port, network: &Network) -> Vec<IpNet
     }
     let blocks: Vec<IpNet> = intent.subnets_of(port.network).filter(routed).map(|subnet| subnet.cidr).collect();
     all.filter(|net| blocks.iter().any(|block| block.contains(net))).collect()
-}
-
-/// What a port's packets go through: answers first, then what configuration needs, then each group. What this end of the
-/// connection refused before is judged anew: its own groups may let it out, though they let nobody open it from outside.
-fn program(groups: &[String], stateful: bool, way: &str) -> String {
-    let mut text = String::new();
-    if stateful {
-        for (direction, bit) in refused_at(way) {
-            let _ = writeln!(text, "ct direction {direction} ct state established,related ct mark & {bit} == 0 accept");
-        }
-    }
-    // Before `invalid`, which is what the host's own ARP and DHCP answers are: they never meet connection tracking.
-    let _ = writeln!(text, "jump config_{way}");
-    let refuse = if stateful { format!("refuse_{way}") } else { format!("drop_group_{way}") };
-    if stateful {
-        let _ = writeln!(text, "ct state invalid goto drop_invalid_{way}");
-        // What was revoked must not come back to life from the other side.
-        let _ = writeln!(text, "tcp flags & (fin | syn | rst | ack) != syn ct state {TRACKED_STATES} goto {refuse}");
-    }
-    for group in groups {
-        let _ = writeln!(text, "jump {group}");
-    }
-    text + "goto " + &refuse
 }
 
 fn matching(protocol: Protocol, ethertype: Ethertype) -> String {

@@ -1,6 +1,6 @@
 //! Our bridge table: what every frame on a bridge with guests of ours goes through.
 //!
-//! A guest's frame is judged when it comes in (`sources`, then its groups' egress) and again where it leaves to another
+//! A guest's frame is judged when it comes in (`prerouting`, then its groups' egress) and again where it leaves to another
 //! guest (that one's groups' ingress). A port is in the sets and maps of its filters before it is in `bound`.
 
 mod groups;
@@ -174,9 +174,15 @@ fn add_guest<'a>(input: Input<'_>, guest: &Guest<'a>, groups: &mut Groups<'a>, t
     for prefix in input.delegated_to(guest.port).filter(|prefix| !within(prefix)) {
         insert(table, PREFIXES6, [format!("{tap} . {} . {prefix}", guest.port.mac)]);
     }
+    if guest.protection.groups.is_some() {
+        insert(table, GROUPED, [tap.clone()]);
+    }
+    if remembers(input, &guest.protection) {
+        insert(table, STATEFUL, [tap.clone()]);
+    }
     for (map, direction) in [(OUT, Direction::Egress), (IN, Direction::Ingress)] {
         if let Some(chain) = groups.chain_of(guest, direction, table) {
-            insert(table, map, [format!("{tap} : goto {chain}")]);
+            insert(table, map, [format!("{tap} : jump {chain}")]);
         }
     }
 }

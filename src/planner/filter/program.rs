@@ -4,7 +4,7 @@
 //! is VLAN on a trunk, and the rule would not match.
 
 use crate::datapath::{BOUND, Set, Table, Text};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt::Write};
 
 /// Our bridges: nothing passes there but from and to what is bound.
 pub(super) const BRIDGES: &str = "bridges";
@@ -25,7 +25,11 @@ pub(super) const PREFIXES6: &str = "prefixes6";
 pub(super) const ND_TARGETS: &str = "nd_targets";
 pub(super) const ND_MACS: &str = "nd_macs";
 pub(super) const RS_MACS: &str = "rs_macs";
-/// Which groups' program a port has, by direction.
+/// Ports that groups apply to: what none of their rules lets through is dropped.
+pub(super) const GROUPED: &str = "grouped";
+/// Those of them whose groups remember connections.
+pub(super) const STATEFUL: &str = "stateful";
+/// Which rules a grouped port has, by direction.
 pub(super) const OUT: &str = "out";
 pub(super) const IN: &str = "in";
 /// Which DSCP a port's packets get.
@@ -38,7 +42,7 @@ pub(super) const VLAN_ZONES: &str = "vlan_zones";
 /// The chain that is there where connections are tracked.
 pub(super) const TRACKING: &str = "tracking";
 
-const SETS: [(&str, &str); 18] = [
+const SETS: [(&str, &str); 19] = [
     (BRIDGES, "set type ifname"),
     (BOUND, "set type ifname"),
     (SECURED, "set type ifname"),
@@ -54,12 +58,14 @@ const SETS: [(&str, &str); 18] = [
     (ND_TARGETS, "set typeof iifname . @th,64,128"),
     (ND_MACS, "set typeof iifname . @th,208,48"),
     (RS_MACS, "set typeof iifname . @th,80,48"),
+    (GROUPED, "set type ifname"),
     (OUT, "map type ifname : verdict"),
     (IN, "map type ifname : verdict"),
     (MARKS, "map type ifname : verdict"),
 ];
 
-const TRACKING_SETS: [(&str, &str); 4] = [
+const TRACKING_SETS: [(&str, &str); 5] = [
+    (STATEFUL, "set type ifname"),
     (TRACKED, "set type ifname"),
     (HOST_MACS, "set type ether_addr"),
     (ZONES, "map typeof iifname : ct zone"),
@@ -93,11 +99,6 @@ const RECEIVED_REASONS: [&str; 3] = ["foreign", "invalid_in", "group_in"];
 pub(super) fn reasons() -> impl Iterator<Item = (String, &'static str)> {
     SENT_REASONS.iter().chain(&RECEIVED_REASONS).map(|reason| (format!("drops_{reason}"), *reason))
 }
-
-/// Before connection tracking, whose entries a spoofed packet must not make.
-const SOURCES: &str = "\
-type filter hook prerouting priority -350; policy accept;
-iifname @secured jump antispoof";
 
 const ANTISPOOF: &str = "\
 iifname @access ether type { 8021q, 8021ad } goto drop_vlan
@@ -184,11 +185,6 @@ meta protocol ip6 ip6 length 8 return
 meta protocol ip6 ip6 length 16 @th,64,16 0x0101 iifname . @th,80,48 @rs_macs return
 goto drop_nd";
 
-/// What is written into what ports send, once it is known whose it is.
-const MARKING: &str = "\
-type filter hook prerouting priority -340; policy accept;
-iifname vmap @marks";
-
 /// What stays on a bridge is tracked in its network's zone; what is for the host in zone 0, where the host's own stack
 /// has it too; what goes to many is not tracked.
 const TRACKING_RULES: &str = "\
@@ -200,21 +196,10 @@ ct zone set iifname . vlan id map @vlan_zones accept
 ct zone set iifname map @zones accept
 notrack";
 
-/// After connection tracking.
-const EGRESS: &str = "\
-type filter hook prerouting priority -150; policy accept;
-iifname vmap @out";
-
 /// Before br_netfilter, which goes on behind all hooks of its own priority, 0 (`br_nf_hook_thresh`).
 const ISOLATION: &str = "\
 type filter hook forward priority -10; policy accept;
 iifname @isolated oifname @isolated goto drop_isolation";
-
-/// After every other filter of frames that leave.
-const INGRESS: &str = "\
-type filter hook postrouting priority 340; policy accept;
-ether daddr & 01:00:00:00:00:00 != 01:00:00:00:00:00 oifname @secured oifname . ether daddr != @macs goto drop_foreign
-oifname vmap @in";
 
 /// The connection marks of an end that refused: of who opened the connection, and of who was to answer. The host's stack
 /// confirms what it forwards before the guest's port has judged it, so that the connection is known though nothing of it
@@ -224,7 +209,7 @@ const OPENER_REFUSED: u32 = 0x4000_0000;
 const ANSWERER_REFUSED: u32 = 0x8000_0000;
 
 /// By connection tracking's direction of a packet, the bit of the end that it leaves (`out`), or reaches (`in`).
-pub(super) fn refused_at(way: &str) -> [(&'static str, u32); 2] {
+fn refused_at(way: &str) -> [(&'static str, u32); 2] {
     match way {
         "out" => [("original", OPENER_REFUSED), ("reply", ANSWERER_REFUSED)],
         _ => [("original", ANSWERER_REFUSED), ("reply", OPENER_REFUSED)],
@@ -232,7 +217,7 @@ pub(super) fn refused_at(way: &str) -> [(&'static str, u32); 2] {
 }
 
 /// What has a connection that can bear a mark.
-pub(super) const TRACKED_STATES: &str = "established,related,new";
+const TRACKED_STATES: &str = "established,related,new";
 
 /// What a guest must be able to say to have addresses at all, whatever its groups.
 const CONFIG_OUT: &str = "\
@@ -250,8 +235,7 @@ meta protocol ip ip protocol igmp accept
 meta protocol ip6 meta l4proto ipv6-icmp icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, 130, 131, 132, 143 } accept
 meta protocol ip6 udp sport 547 udp dport 546 accept";
 
-const CHAINS: [(&str, &str); 17] = [
-    ("sources", SOURCES),
+const CHAINS: [(&str, &str); 11] = [
     ("antispoof", ANTISPOOF),
     ("storms", STORMS),
     ("spoof_arp", SPOOF_ARP),
@@ -260,23 +244,67 @@ const CHAINS: [(&str, &str); 17] = [
     ("fragment6", FRAGMENT6),
     ("spoof_nd", SPOOF_ND),
     ("spoof_rs", SPOOF_RS),
-    ("marking", MARKING),
-    ("egress", EGRESS),
     ("isolation", ISOLATION),
-    ("ingress", INGRESS),
     ("config_out", CONFIG_OUT),
     ("config_in", CONFIG_IN),
-    // Before every other filter of frames that come in, and after every other of frames that leave, so that nothing
-    // that another table does lets an unbound port speak or hear. They need nft's bridge meta.
-    (
-        "unbound_in",
-        "type filter hook prerouting priority -360; policy accept;\nmeta ibrname @bridges iifname != @bound counter drop",
-    ),
-    (
-        "unbound_out",
-        "type filter hook postrouting priority 350; policy accept;\nmeta obrname @bridges oifname != @bound counter drop",
-    ),
 ];
+
+/// Before every other filter of frames that come in, so that nothing that another table does lets an unbound port speak;
+/// and before connection tracking, whose entries a spoofed packet must not make. Then what is written into what ports
+/// send, as it is known whose it is.
+fn prerouting(meta: bool) -> String {
+    let unbound = if meta { "meta ibrname @bridges iifname != @bound counter drop\n" } else { "" };
+    format!(
+        "type filter hook prerouting priority -360; policy accept;\n\
+         {unbound}\
+         iifname @secured jump antispoof\n\
+         iifname vmap @marks"
+    )
+}
+
+/// After every other filter of frames that leave, so that nothing that another table does lets an unbound port hear.
+fn postrouting(meta: bool, tracks: bool) -> String {
+    let unbound = if meta { "meta obrname @bridges oifname != @bound counter drop\n" } else { "" };
+    format!(
+        "type filter hook postrouting priority 350; policy accept;\n\
+         {unbound}\
+         ether daddr & 01:00:00:00:00:00 != 01:00:00:00:00:00 oifname @secured oifname . ether daddr != @macs goto drop_foreign\n{}",
+        grouped("in", tracks)
+    )
+}
+
+/// After connection tracking.
+fn egress(tracks: bool) -> String {
+    format!("type filter hook prerouting priority -150; policy accept;\n{}", grouped("out", tracks))
+}
+
+/// What a grouped port's packets go through: answers first, then what configuration needs, then the rules of its groups.
+/// All that can be is said here once: the kernel walks all that a new element of the map leads to (`nft_table_validate`),
+/// and for every other element again.
+fn grouped(way: &str, tracks: bool) -> String {
+    let link = if way == "in" { "oifname" } else { "iifname" };
+    let (answers, refuse) = match tracks {
+        true => (format!("{link} @{STATEFUL} jump answers_{way}\n"), format!("{link} @{STATEFUL} goto refuse_{way}\n")),
+        false => (String::new(), String::new()),
+    };
+    format!(
+        "{answers}{link} != @{GROUPED} accept\njump config_{way}\n{link} vmap @{way}\n{refuse}goto drop_group_{way}"
+    )
+}
+
+/// What a connection that is known lets pass. What this end of it refused before is judged anew: its own groups may let
+/// it out, though they let nobody open it from outside.
+fn answers(way: &str) -> String {
+    let mut text = String::new();
+    for (direction, bit) in refused_at(way) {
+        let _ = writeln!(text, "ct direction {direction} ct state established,related ct mark & {bit} == 0 accept");
+    }
+    // Before `invalid`, which is what the host's own ARP and DHCP answers are: they never meet connection tracking.
+    let _ = writeln!(text, "jump config_{way}\nct state invalid goto drop_invalid_{way}");
+    // What was revoked must not come back to life from the other side.
+    let _ = write!(text, "tcp flags & (fin | syn | rst | ack) != syn ct state {TRACKED_STATES} goto refuse_{way}");
+    text
+}
 
 /// What is dropped and told goes through here: of what is too much, nothing is told. One for the whole host.
 const LOG_RATE: &str = "limit rate over 10/second burst 20 packets drop";
@@ -317,8 +345,12 @@ pub(super) fn fixed(Shape { meta, tracks, logs }: Shape) -> Table {
         "storm".into(),
         Set::new("set type ifname; size 65536; flags dynamic,timeout; timeout 10s", BTreeSet::new()),
     );
-    let chains = CHAINS.iter().filter(|(name, _)| meta || !name.starts_with("unbound_"));
-    table.chains.extend(chains.map(|(name, rules)| ((*name).to_owned(), Text::from(*rules))));
+    table.chains.extend(CHAINS.iter().map(|(name, rules)| ((*name).to_owned(), Text::from(*rules))));
+    for (name, rules) in
+        [("prerouting", prerouting(meta)), ("egress", egress(tracks)), ("postrouting", postrouting(meta, tracks))]
+    {
+        table.chains.insert(name.to_owned(), rules.into());
+    }
     if tracks {
         for way in ["in", "out"] {
             let marking = |mark: fn(u32) -> String| {
@@ -329,6 +361,7 @@ pub(super) fn fixed(Shape { meta, tracks, logs }: Shape) -> Table {
             let refuse = marking(|bit| format!("| {bit:#x}")).concat() + "goto drop_group_" + way;
             // Nothing but a rule that lets it pass clears the bit: between clearing and setting it again others would pass.
             let allow = marking(|bit| format!("& {}", !bit)).concat() + "accept";
+            table.chains.insert(format!("answers_{way}"), answers(way).into());
             table.chains.insert(format!("refuse_{way}"), refuse.into());
             table.chains.insert(format!("allow_{way}"), allow.into());
         }
@@ -357,7 +390,10 @@ mod tests {
     #[test]
     fn every_rule_about_a_protocol_names_it() {
         let about = ["ip ", "ip6 ", "arp ", "icmp ", "icmpv6 ", "udp ", "exthdr ", "frag "];
-        for (chain, rules) in CHAINS {
+        let hooks =
+            [("prerouting", prerouting(true)), ("egress", egress(true)), ("postrouting", postrouting(true, true))];
+        let fixed = CHAINS.iter().map(|(chain, rules)| (*chain, (*rules).to_owned()));
+        for (chain, rules) in fixed.chain(hooks) {
             for rule in rules.lines().filter(|rule| !rule.starts_with("type ")) {
                 let words = format!("{rule} ");
                 let speaks = about.iter().any(|word| words.starts_with(word) || words.contains(&format!(" {word}")));
