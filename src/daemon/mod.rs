@@ -1,6 +1,7 @@
 //! The composition root: configuration, wiring, readiness, reload and shutdown.
 
 mod clean_up;
+mod command_line;
 mod config;
 mod journal;
 mod lease_files;
@@ -9,6 +10,7 @@ mod log;
 mod outlets;
 
 pub use clean_up::clean_up;
+pub use command_line::main;
 pub use config::{Config, ConfigError};
 pub use log::Log;
 pub use outlets::{Services, StoredLeases};
