@@ -6,7 +6,7 @@ use crate::{
     reconciler::Attachment,
 };
 use std::collections::HashMap;
-use zbus::{OwnedObjectPath, Variant, fdo};
+use zbus::{Message, OwnedObjectPath, Variant, fdo};
 
 async fn resource(bench: &Bench, path: &OwnedObjectPath) -> ResourceProxy<'static> {
     let (kind, _) = parse_path(path).expect("a resource's path");
@@ -195,6 +195,45 @@ async fn garbage_is_refused_and_changes_nothing() {
     properties.set(interface, "Name", &"red".into()).await.expect_err("read-only");
     assert_eq!(bench.core.view().intent.networks().len(), 1);
     bench.manager().await.get_network("blue").await.expect("still served");
+}
+
+#[tokio::test]
+async fn who_floods_and_who_leaves_keep_nobody_from_being_served() {
+    let bench = Bench::start().await;
+    bench.populate().await;
+    let call = |member: &'static str, interface: &'static str| {
+        let call = Message::method_call("/org/vmfabric1", member).destination("org.vmfabric1");
+        call.interface(interface)
+    };
+    let flood = bench.bus.connect().await;
+    for n in 0..600 {
+        let (member, interface) = match n % 3 {
+            0 => ("GetManagedObjects", "org.freedesktop.DBus.ObjectManager"),
+            1 => ("Plan", "org.vmfabric1.Manager"),
+            _ => ("Introspect", "org.freedesktop.DBus.Introspectable"),
+        };
+        within(flood.send(&call(member, interface).build(&()).expect("a call"))).await.expect("sent");
+    }
+    let port = bench.create("port", &[("network", "blue".into()), ("name", "amid".into())]).await.expect("served");
+    assert_eq!(bench.manager().await.get_port("amid").await.expect("there"), port);
+
+    // What was asked for stands, whoever waits for the answer.
+    let leaver = bench.bus.connect().await;
+    let properties = changes([("network", "blue".into()), ("name", "left".into())]);
+    let create = call("CreatePort", "org.vmfabric1.Manager").build(&(properties,)).expect("a call");
+    // Of who is gone the bus does not say who it was; of this one it was asked.
+    within(leaver.call_method(Some("org.vmfabric1"), "/org/vmfabric1", Some("org.vmfabric1.Manager"), "Plan", &()))
+        .await
+        .expect("planned");
+    within(leaver.send(&create)).await.expect("sent");
+    drop((leaver, flood));
+    let made = async {
+        while bench.core.view().intent.port_named("left").is_none() {
+            tokio::task::yield_now().await;
+        }
+        bench.manager().await.get_port("left").await.expect("served still")
+    };
+    within(made).await;
 }
 
 #[tokio::test]
