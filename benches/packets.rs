@@ -1,6 +1,7 @@
 //! What filters cost a packet between two guests on a bridge: nothing loaded, port security alone, security groups, and
 //! Neutron's rules for iptables (behind br_netfilter), with 10 and with 10,000 ports present. iptables is measured with 10
-//! alone: its price grows with them, and loading 10,000 takes it many minutes on such a host.
+//! and with 1,000, between two ports in the middle of them: its price grows with those before, and loading 10,000 takes it
+//! many minutes on such a host.
 //!
 //! `cargo bench --bench packets` (root), on the rig's User Mode Linux host, whose kernel has every part. Two ports are
 //! taps that this process sends and receives by; the others are in the rules alone, since the bridge finds a port by a
@@ -30,6 +31,8 @@ use vmfabric::{
 const THERE: &str = "VMFABRIC_BENCH_ON_UML";
 /// Of a run: fewer than fit into a tap's queue.
 const PACKETS: u32 = 400;
+/// The ports that are there.
+const PAIR: [u32; 2] = [4, 5];
 const RUNS: usize = 60;
 
 fn main() -> ExitCode {
@@ -51,16 +54,21 @@ fn main() -> ExitCode {
 async fn measure() {
     sh("ip link add vmf-net0 address 02:00:00:00:00:01 type bridge; ip link set vmf-net0 up
         sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.bridge.bridge-nf-call-iptables=0");
-    let mut taps = ["vnet0", "vnet1"].map(Tap::open);
-    sh("for n in 0 1; do ip link set vnet$n master vmf-net0 up; done");
+    let mut taps = PAIR.map(|n| Tap::open(&format!("vnet{n}")));
+    sh(&format!("for n in {} {}; do ip link set vnet$n master vmf-net0 up; done", PAIR[0], PAIR[1]));
     let mut driver = KernelDriver::new().expect("a driver");
     let bare = best(&mut taps);
-    restore("iptables-restore", &[], &neutron(0..10));
-    sh("sysctl -qw net.bridge.bridge-nf-call-iptables=1");
-    let theirs = best(&mut taps);
-    sh("sysctl -qw net.bridge.bridge-nf-call-iptables=0");
-    restore("iptables-restore", &[], "*filter\nCOMMIT\n");
-    for ports in [10, 10_000] {
+    let theirs = [10, 1_000].map(|ports: u32| {
+        // The pair in the middle.
+        let first = ports / 2 + PAIR[1];
+        restore("iptables-restore", &[], &neutron((0..ports).map(|n| (first + n) % ports)));
+        sh("sysctl -qw net.bridge.bridge-nf-call-iptables=1");
+        let time = best(&mut taps);
+        sh("sysctl -qw net.bridge.bridge-nf-call-iptables=0");
+        restore("iptables-restore", &[], "*filter\nCOMMIT\n");
+        (ports, time)
+    });
+    for (ports, (present, theirs)) in [10, 10_000].into_iter().zip(theirs) {
         let report = Report::new(&format!("a packet between two guests, {ports} ports present"));
         report.head(&["per packet", "price", "of iptables' price"]);
         let price = |time: Duration| time.saturating_sub(bare);
@@ -80,14 +88,14 @@ async fn measure() {
             row(what, "<= 0.5", best(&mut taps));
             driver.apply(&[KernelChange::DeleteTable { family: Family::Bridge }]).await.expect("deleted");
         }
-        row("iptables, 10 ports", "", theirs);
+        row(&format!("iptables, {present} ports"), "", theirs);
     }
 }
 
 /// The best of many runs: what the host did besides is not the packets' price.
 fn best(taps: &mut [Tap; 2]) -> Duration {
-    let there = frame(0, 1);
-    let back = frame(1, 0);
+    let there = frame(PAIR[0], PAIR[1]);
+    let back = frame(PAIR[1], PAIR[0]);
     taps[0].send(&there);
     taps[1].send(&back);
     taps.iter_mut().for_each(|tap| drop(tap.received()));

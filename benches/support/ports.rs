@@ -116,7 +116,7 @@ pub fn host(ports: u32, groups: Groups) -> Host {
 
 /// The rules of these ports as Neutron's agent wrote them (iptables_firewall.py): two dispatching chains that name each
 /// port twice, source checks, and the groups' rules in chains of each port's own.
-pub fn neutron(ports: std::ops::Range<u32>) -> String {
+pub fn neutron(ports: impl IntoIterator<Item = u32>) -> String {
     let mut chains = String::from("*filter\n:n-forward - [0:0]\n:n-sg - [0:0]\n");
     let (mut forward, mut rules) = (String::new(), String::new());
     for n in ports {
