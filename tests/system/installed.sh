@@ -53,6 +53,9 @@ print(found)
 want = {"VMFABRIC_NETWORK": "nat", "VMFABRIC_DOMAIN": "web", "VMFABRIC_MAC": sys.argv[1], "VMFABRIC_TAP": sys.argv[2]}
 sys.exit(not any(want.items() <= e.items() and len(e.get("VMFABRIC_PORT", "")) == 36 for e in found))' "$mac" "$(tap_of web $mac)"; }
 check "the journal has its network, port, domain and tap, as fields" fields
+check "vmfabric logs finds them by the port" eval 'vmfabric logs $mac | grep "port is up"'
+check "and by the guest" eval 'vmfabric --json logs web | grep VMFABRIC_PORT'
+check "and nothing of others" eval '[ -z "$(vmfabric logs other)" ]'
 
 ping -i 0.2 -W 20 "$address" >"$RIG_LOGS/host-to-guest" 2>&1 &
 ping_pid=$!
