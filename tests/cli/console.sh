@@ -1,0 +1,51 @@
+# shellcheck shell=bash
+# console.sh: what the tests of the guides share.
+. "${VMFABRIC_RIG:?run me by: cargo test --test hosts cli:: -- --ignored}/lib.sh"
+docs=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../docs" && pwd)
+export LC_ALL=C.UTF-8
+failed=0
+
+# run GUIDE: does what follows `$` in the guide's console blocks, and compares what it prints with what stands below
+run() {
+  python3 - "$docs/$1" <<'P' || failed=1
+import re, subprocess, sys
+failed = count = 0
+for block in re.findall(r"^```console\n(.*?)^```$", open(sys.argv[1]).read(), re.S | re.M):
+    for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n?)*)", block, re.M):
+        output = subprocess.run(["bash", "-c", command], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
+        count += 1
+        # Some programs fill their last column up.
+        output, expected = (re.sub(r"[ \t]+$", "", text, flags=re.M) for text in (output, expected))
+        if output.rstrip() != expected.rstrip():
+            failed = 1
+            print(f"FAIL  $ {command}\n--- is\n{output}--- should be\n{expected}")
+print(f"{count} commands of {sys.argv[1].rsplit('/', 1)[1]}")
+sys.exit(failed or not count)
+P
+}
+
+# shown GUIDE FILE: a file as the guide shows it, by `cat FILE`
+shown() { awk -v command="\$ cat $2" '/^(\$ |```$)/ { on = 0 } on { print } $0 == command { on = 1 }' "$docs/$1"; }
+
+# prepare: vmfabric installed in a folder of its own, with the system bus; the daemon does not run yet
+prepare() {
+  cd "$(mktemp -d)" || exit
+  install_vmfabric && start_bus || exit
+  mkdir -p /etc/vmfabric /var/lib/vmfabric
+}
+
+# begin: the daemon runs, and knows of no network
+begin() {
+  start_vmfabricd || exit
+  vmfabric apply -f - --prune --yes <<<'{}' >/dev/null
+}
+
+# A person sees a network in libvirt before they start a guest on it, and waits until the guest is up.
+virsh() {
+  local network
+  [ "$1" != start ] || for network in $(command virsh dumpxml "$2" | sed -n "s/.*<source network='\([^']*\)'.*/\1/p"); do
+    wait_for 30 eval "command virsh net-info $network | grep -q '^Active: *yes'"
+  done
+  command virsh "$@"
+}
+export -f virsh wait_for
