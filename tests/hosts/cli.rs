@@ -1,4 +1,5 @@
-//! The command line on a host of its own: tests/cli/cli.sh says what is checked.
+//! The command line on a host of its own: tests/cli/cli.sh says what is checked. The guides: what follows `$` there is run,
+//! and its output compared.
 
 #[test]
 #[ignore = "needs root: runs vmfabricd in namespaces of its own"]
@@ -10,4 +11,10 @@ fn as_a_person_at_a_shell_has_it() {
 #[ignore = "needs root: runs vmfabricd in namespaces of its own"]
 fn the_guides_print_what_they_show() {
     super::private_host(120, "cli/docs.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: real guests on a User Mode Linux host with VLAN filtering"]
+fn the_guide_to_vlans_prints_what_it_shows() {
+    super::uml_host(300, "cli/vlans.sh", &[]);
 }
