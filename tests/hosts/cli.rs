@@ -18,3 +18,9 @@ fn the_guides_print_what_they_show() {
 fn the_guide_to_vlans_prints_what_it_shows() {
     super::uml_host(300, "cli/vlans.sh", &[]);
 }
+
+#[test]
+#[ignore = "needs root: a real guest on a User Mode Linux host with VLAN filtering"]
+fn the_guide_from_neutron_prints_what_it_shows() {
+    super::uml_host(300, "cli/neutron.sh", &[]);
+}
