@@ -24,3 +24,9 @@ fn the_guide_to_vlans_prints_what_it_shows() {
 fn the_guide_from_neutron_prints_what_it_shows() {
     super::uml_host(300, "cli/neutron.sh", &[]);
 }
+
+#[test]
+#[ignore = "needs root: a real guest on a User Mode Linux host with every network part"]
+fn the_guide_to_upgrades_prints_what_it_shows() {
+    super::uml_host(300, "cli/upgrading.sh", &[]);
+}
