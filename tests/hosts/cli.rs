@@ -16,17 +16,17 @@ fn the_guides_print_what_they_show() {
 #[test]
 #[ignore = "needs root: real guests on a User Mode Linux host with VLAN filtering"]
 fn the_guide_to_vlans_prints_what_it_shows() {
-    super::uml_host(300, "cli/vlans.sh", &[]);
+    super::uml_host(500, "cli/vlans.sh", &[]);
 }
 
 #[test]
 #[ignore = "needs root: a real guest on a User Mode Linux host with VLAN filtering"]
 fn the_guide_from_neutron_prints_what_it_shows() {
-    super::uml_host(300, "cli/neutron.sh", &[]);
+    super::uml_host(500, "cli/neutron.sh", &[]);
 }
 
 #[test]
 #[ignore = "needs root: a real guest on a User Mode Linux host with every network part"]
 fn the_guide_to_upgrades_prints_what_it_shows() {
-    super::uml_host(300, "cli/upgrading.sh", &[]);
+    super::uml_host(500, "cli/upgrading.sh", &[]);
 }
