@@ -73,7 +73,9 @@ def lawful_of(guest):
 
 
 def enter(name):
+    """From now on. What has come so far, and was not read yet, is of the phase before."""
     global phase
+    read_all()
     phase = name
     return name
 
