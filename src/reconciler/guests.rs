@@ -246,9 +246,14 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let known = view.attachments.get(&port).filter(|known| known.tap == tap).cloned();
         let guest = guest.or(known.as_ref().and_then(|known| known.guest.clone()));
         let is_new = known.is_none();
+        // The tap may have come before it was told whose it is.
+        let is_named = known.as_ref().is_some_and(|known| known.guest != guest);
         let verified = known.is_some_and(|known| known.verified);
         view.attachments.insert(port, Attachment { tap, guest, verified });
         drop(view);
+        if is_named {
+            self.notify(Notice::PortChanged(port));
+        }
         if is_new {
             self.touch_shared(port);
         }

@@ -373,6 +373,38 @@ async fn a_bound_tap_that_somebody_takes_off_its_bridge_is_put_back() {
 }
 
 #[tokio::test]
+async fn whose_a_port_is_is_told_though_its_tap_came_first() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&host, &store).await;
+    daemon.settled().await;
+    let draft = serde_json::json!({ "network": "nat", "mac": "52:54:00:00:00:01" });
+    let draft: PortDraft = serde_json::from_value(draft).expect("a draft");
+    let port = daemon.handle.call(|reply| Command::CreatePort(draft, reply)).await.expect("made").id;
+    let name = if_name("vnet0");
+    let link = Link { master: Some(Some(if_name("vmf-nat"))), ..tap() };
+    host.plug(name.clone(), link.clone());
+    let mac = Some([0xfe, 0x54, 0, 0, 0, 1]);
+    daemon.links.send(crate::backend::LinkEvent::Link { name, link, mac }).await.expect("told");
+    let up = async {
+        while !daemon.handle.view().attachments.get(&port).is_some_and(|attachment| attachment.verified) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), up).await.expect("it comes up");
+    assert_eq!(daemon.handle.view().attachments[&port].guest, None);
+
+    let mut notices = daemon.handle.watch();
+    daemon.hook(HookEvent::Start(guest("web", "nat"))).await.expect("started");
+    let guest = daemon.handle.view().attachments[&port].guest.clone();
+    assert_eq!(guest.map(|guest| guest.name), Some("web".to_owned()));
+    let mut told = Vec::new();
+    while let Ok(notice) = notices.try_recv() {
+        told.push(notice);
+    }
+    assert!(told.contains(&Notice::PortChanged(port)), "{told:?}");
+}
+
+#[tokio::test]
 async fn a_guest_that_is_gone_takes_its_ports_and_their_leases_along_in_one_commit() {
     let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
     let daemon = Daemon::start(&host, &store).await;
