@@ -498,13 +498,15 @@ impl ManagerInfo {
             ("bridge_conntrack", view.capabilities.bridge_conntrack),
             ("nft_owner", view.capabilities.nft_owner),
         ];
+        let mut problems: Vec<String> = view.problems.iter().map(|problem| described(problem, view)).collect();
+        problems.sort();
         Self {
             health: match view.health() {
                 Health::Ok => "ok",
                 Health::Degraded => "degraded",
             }
             .to_owned(),
-            problems: view.problems.iter().map(|problem| described(problem, view)).collect(),
+            problems,
             libvirt_status: libvirt_status.to_owned(),
             libvirt_detail: libvirt_detail.to_owned(),
             capabilities: capabilities.into_iter().map(|(name, has)| (name.to_owned(), has)).collect(),
