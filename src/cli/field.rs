@@ -1,8 +1,8 @@
 //! Fields of resources as typed on the command line.
 
 use super::CliError;
-use crate::net::MacAddr;
-use std::collections::HashMap;
+use crate::net::{MacAddr, VlanId};
+use std::collections::{BTreeSet, HashMap};
 use zbus::Variant;
 
 /// What `Create…` and `Update` take.
@@ -17,7 +17,8 @@ pub enum Form {
     Flag,
     /// Separated by commas.
     Texts,
-    Numbers,
+    /// VLAN IDs and ranges of them, `10,20-29`.
+    Vlans,
     /// Separated by semicolons: the values have commas in them.
     Lines,
     /// `DESTINATION=NEXTHOP`, separated by commas.
@@ -81,13 +82,28 @@ fn value(form: Form, text: &str) -> Result<Variant<'static>, CliError> {
         },
         Form::Texts => items().map(str::to_owned).collect::<Vec<_>>().into(),
         Form::Lines => text.split(';').map(|item| item.trim().to_owned()).collect::<Vec<_>>().into(),
-        Form::Numbers => items().map(number).collect::<Result<Vec<_>, _>>()?.into(),
+        Form::Vlans => vlans(text)?.into(),
         Form::Routes => items().map(route).collect::<Result<Vec<_>, _>>()?.into(),
         Form::Pairs => pairs(text).into(),
         Form::Kilobits => kilobits(text).map_err(CliError::Usage)?.into(),
         Form::Seconds => seconds(text).map_err(CliError::Usage)?.into(),
         Form::Domain => super::domain::uuid_of(text)?.to_string().into(),
     })
+}
+
+/// VLAN IDs of `10,20-29`.
+pub fn vlans(text: &str) -> Result<Vec<u16>, CliError> {
+    let id = |text: &str| text.trim().parse::<VlanId>().map_err(|error| CliError::Usage(error.to_string()));
+    let mut all = BTreeSet::new();
+    for item in text.split(',') {
+        let (first, last) = item.split_once('-').unwrap_or((item, item));
+        let (first, last) = (id(first)?.get(), id(last)?.get());
+        if first > last {
+            return Err(CliError::Usage(format!("'{}' is no range; write the lower VLAN first", item.trim())));
+        }
+        all.extend(first..=last);
+    }
+    Ok(all.into_iter().collect())
 }
 
 fn route(text: &str) -> Result<(String, String), CliError> {
@@ -167,7 +183,7 @@ mod tests {
     const KEYS: &[Key] = &[
         Key { names: &["mtu"], field: "mtu", form: Form::Number },
         Key { names: &["domain", "dns_domain"], field: "dns_domain", form: Form::Text },
-        Key { names: &["trunk"], field: "trunk_vlans", form: Form::Numbers },
+        Key { names: &["trunk"], field: "trunk_vlans", form: Form::Vlans },
         Key { names: &["route"], field: "host_routes", form: Form::Routes },
         Key { names: &["lease-time"], field: "lease_seconds", form: Form::Seconds },
     ];
@@ -178,11 +194,11 @@ mod tests {
 
     #[test]
     fn assignments_become_typed_fields() {
-        let fields = read(&["mtu=1450", "domain=", "trunk=10,20", "route=10.9.0.0/16=10.0.0.9", "lease-time=2h"]);
+        let fields = read(&["mtu=1450", "domain=", "trunk=10,20-22,21", "route=10.9.0.0/16=10.0.0.9", "lease-time=2h"]);
         let fields = fields.expect("valid");
         assert_eq!(fields["mtu"], Variant::U32(1450));
         assert_eq!(fields["dns_domain"], Variant::from(""));
-        assert_eq!(fields["trunk_vlans"], Variant::from(vec![10u32, 20]));
+        assert_eq!(fields["trunk_vlans"], Variant::from(vec![10u16, 20, 21, 22]));
         assert_eq!(fields["host_routes"], Variant::from(vec![("10.9.0.0/16".to_owned(), "10.0.0.9".to_owned())]));
         assert_eq!(fields["lease_seconds"], Variant::U32(7200));
     }

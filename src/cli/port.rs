@@ -10,7 +10,7 @@ use super::{
 use crate::{
     dbus::{Kind, PortInfo, parse_path},
     intent::{AddressPair, ResourceName},
-    net::{BootRule, ClientId, DhcpOption, DnsLabel, MacAddr, VlanId},
+    net::{BootRule, ClientId, DhcpOption, DnsLabel, MacAddr},
 };
 use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
@@ -84,9 +84,9 @@ pub struct Create {
     /// IP address; may be repeated [default: a free one]
     #[arg(long = "address", value_name = "ADDRESS")]
     addresses: Vec<IpAddr>,
-    /// VLANs that the guest sees tagged, 10,20 say
-    #[arg(long, value_name = "VIDS", value_delimiter = ',')]
-    trunk: Vec<VlanId>,
+    /// VLANs that the guest sees tagged, 10,20-29 say
+    #[arg(long, value_name = "VIDS")]
+    trunk: Option<String>,
     /// Drop untagged frames of a trunk
     #[arg(long, requires = "trunk")]
     only_tagged: bool,
@@ -151,7 +151,7 @@ const KEYS: &[Key] = &[
     Key { names: &["name"], field: "name", form: Form::Text },
     Key { names: &["mac"], field: "mac", form: Form::Text },
     Key { names: &["address", "addresses"], field: "addresses", form: Form::Texts },
-    Key { names: &["trunk", "trunk_vlans"], field: "trunk_vlans", form: Form::Numbers },
+    Key { names: &["trunk", "trunk_vlans"], field: "trunk_vlans", form: Form::Vlans },
     Key { names: &["only-tagged", "trunk_only_tagged"], field: "trunk_only_tagged", form: Form::Flag },
     Key { names: &["dns-name", "dns_name"], field: "dns_name", form: Form::Text },
     Key { names: &["dhcp-option", "dhcp_options"], field: "dhcp_options", form: Form::Lines },
@@ -303,8 +303,8 @@ impl Create {
         put_all(&mut fields, "dhcp_options", &self.dhcp_options);
         put_all(&mut fields, "dhcp_boot", &self.dhcp_boot);
         put(&mut fields, "dhcp_client_id", self.dhcp_client_id.as_ref());
-        if !self.trunk.is_empty() {
-            fields.insert("trunk_vlans", self.trunk.iter().map(|vid| vid.get()).collect::<Vec<_>>().into());
+        if let Some(trunk) = &self.trunk {
+            fields.insert("trunk_vlans", field::vlans(trunk)?.into());
             fields.insert("trunk_only_tagged", self.only_tagged.into());
         }
         if let Some(device) = &self.device {
