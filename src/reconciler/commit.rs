@@ -41,9 +41,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     ) -> ControlFlow<()> {
         let begun = Instant::now();
         let (mut staged, mut made, mut other) = (Vec::new(), Vec::new(), None);
-        let mut next = Some(first);
-        for _ in 0..BATCH {
-            let Some(command) = next.take() else { break };
+        let (mut next, mut room) = (Some(first), BATCH);
+        while let Some(command) = next.take() {
+            room -= 1;
             let planned = match self.planned(command) {
                 Ok(planned) => planned,
                 Err(command) => {
@@ -59,7 +59,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 Ok(change) => made.push((change, planned.answer)),
                 Err(error) => (planned.answer)(Err(error)),
             }
-            if begun.elapsed() < PLANNING {
+            if room > 0 && begun.elapsed() < PLANNING {
                 next = queue.try_recv().ok();
             }
         }
