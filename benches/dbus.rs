@@ -35,14 +35,7 @@ fn main() -> ExitCode {
         runtime.block_on(inside());
         return ExitCode::SUCCESS;
     }
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("bench dbus: needs root: it makes namespaces and runs the daemon in them");
-        return ExitCode::FAILURE;
-    }
-    let rig = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/private-host");
-    let own = std::env::current_exe().expect("the path of this program");
-    let status = Command::new(rig).args(["-t", "1200", "--"]).arg(own).arg("--inside").status();
-    if status.expect("the rig runs").success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    support::in_a_private_host("dbus", 1200)
 }
 
 async fn inside() {

@@ -45,14 +45,7 @@ fn main() -> ExitCode {
         inside();
         return ExitCode::SUCCESS;
     }
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("bench host: needs root: it makes a network namespace and runs the daemon in it");
-        return ExitCode::FAILURE;
-    }
-    let rig = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/private-host");
-    let own = std::env::current_exe().expect("the path of this program");
-    let status = Command::new(rig).args(["-t", "1500", "--"]).arg(own).arg("--inside").status();
-    if status.expect("the rig runs").success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    support::in_a_private_host("host", 1500)
 }
 
 fn inside() {
