@@ -93,15 +93,9 @@ fn value(form: Form, text: &str) -> Result<Variant<'static>, CliError> {
 
 /// VLAN IDs of `10,20-29`.
 pub fn vlans(text: &str) -> Result<Vec<u16>, CliError> {
-    let id = |text: &str| text.trim().parse::<VlanId>().map_err(|error| CliError::Usage(error.to_string()));
     let mut all = BTreeSet::new();
     for item in text.split(',') {
-        let (first, last) = item.split_once('-').unwrap_or((item, item));
-        let (first, last) = (id(first)?.get(), id(last)?.get());
-        if first > last {
-            return Err(CliError::Usage(format!("'{}' is no range; write the lower VLAN first", item.trim())));
-        }
-        all.extend(first..=last);
+        all.extend(VlanId::parse_range(item).map_err(|error| CliError::Usage(error.to_string()))?.map(VlanId::get));
     }
     Ok(all.into_iter().collect())
 }

@@ -2,7 +2,7 @@
 //!
 //! Formats: <https://libvirt.org/formatdomain.html#network-interfaces>, <https://libvirt.org/hooks.html>.
 
-use crate::net::{IfName, MacAddr, VlanId};
+use crate::net::{IfName, MacAddr, ParseError, VlanId};
 use roxmltree::{Document, Node, ParsingOptions};
 use std::{collections::HashMap, fmt, str::FromStr};
 use uuid::Uuid;
@@ -380,12 +380,10 @@ fn wished_vlan(entry: Node<'_, '_>) -> Result<Option<NicVlan>, String> {
             let native = native.map(id).transpose()?;
             let mut tags: Vec<VlanId> = native.into_iter().collect();
             for part in trunk.split(',') {
-                let (first, last) = part.split_once('-').unwrap_or((part, part));
-                let (first, last) = (id(first)?, id(last)?);
-                if first > last {
-                    return Err(format!("trunk has the range {first}-{last}; write the lower VLAN first"));
-                }
-                tags.extend((first.get()..=last.get()).filter_map(|id| VlanId::new(id).ok()));
+                tags.extend(VlanId::parse_range(part).map_err(|error| match error {
+                    ParseError::Vlan(text) => vlan_help(&text),
+                    other => format!("trunk: {other}"),
+                })?);
                 if tags.len() > 4095 {
                     return Err("trunk names VLANs more than once; write each once".to_owned());
                 }

@@ -29,6 +29,8 @@ pub enum ParseError {
     MacNotUnicast(String),
     #[error("VLAN {0} is out of range; VLAN IDs are 1 to 4094")]
     Vlan(String),
+    #[error("the range {first}-{last} is empty; write the lower VLAN first")]
+    VlanRange { first: VlanId, last: VlanId },
     #[error("'{name}' cannot name a network interface: {why}")]
     IfName { name: String, why: &'static str },
     #[error("'{name}' is not a DNS name: {why}")]

@@ -21,6 +21,16 @@ impl VlanId {
     pub fn get(self) -> u16 {
         self.0
     }
+
+    /// The IDs of `10` or `20-29`.
+    pub fn parse_range(text: &str) -> Result<impl Iterator<Item = Self> + use<>, ParseError> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let (first, last): (Self, Self) = (first.trim().parse()?, last.trim().parse()?);
+        match first <= last {
+            true => Ok((first.0..=last.0).map(Self)),
+            false => Err(ParseError::VlanRange { first, last }),
+        }
+    }
 }
 
 impl fmt::Display for VlanId {
