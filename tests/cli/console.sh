@@ -4,6 +4,8 @@
 docs=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../docs" && pwd)
 export LC_ALL=C.UTF-8
 failed=0
+# What made it fail is in the daemon's own words.
+trap '[ $? = 0 ] || { vmfabric status; tail -n 40 "$RIG_LOGS/vmfabricd.log"; }' EXIT
 
 # run GUIDE: does what follows `$` in the guide's console blocks, and compares what it prints with what stands below
 run() {

@@ -180,7 +180,7 @@ check "an answer with another id is ignored" is 198.51.100.7 ask one wrongid.tes
 check "… to another question" is 198.51.100.7 ask one wrongname.test
 check "… from another port" is 198.51.100.7 ask one wrongsource.test
 check "only forged answers: none" status_is SERVFAIL forged.test
-check "letters in another case: asked by TCP" is 198.51.100.7 ask one case.test
+check "letters in another case: asked by TCP" is 198.51.100.7 ask one case-of-many-letters-which-are-drawn.test
 check "an answer that is cut off: asked by TCP" is 198.51.100.7 ask one cut.test
 check "a long answer, by TCP of the guest too" eval '[ "$(ask one big.test | wc -l)" = 60 ]'
 check "a late answer" is 198.51.100.7 ask one late.test

@@ -12,12 +12,12 @@ export VMFABRIC_RIG LC_ALL=C.UTF-8 LIBVIRT_DEFAULT_URI=qemu:///system
 
 die() { echo "${0##*/}: $*" >&2; exit 1; }
 
-# wait_for SECONDS COMMAND...: runs COMMAND until it succeeds; 1 when time runs out
+# wait_for SECONDS COMMAND...: runs COMMAND until it succeeds; 1 when time runs out, and says what it waited for
 wait_for() {
-  local deadline=$((${EPOCHREALTIME/./} + $1 * 1000000))
+  local seconds=$1 deadline=$((${EPOCHREALTIME/./} + $1 * 1000000))
   shift
   until "$@" >/dev/null 2>&1; do
-    [ "${EPOCHREALTIME/./}" -lt $deadline ] || return 1
+    [ "${EPOCHREALTIME/./}" -lt $deadline ] || { echo "not in $seconds s: $*" >&2; return 1; }
     sleep .05
   done
 }
