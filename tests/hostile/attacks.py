@@ -1,4 +1,6 @@
-"""What a hostile guest may try, each shown blocked wherever it could be seen, and its lawful twin shown passing."""
+"""What a hostile guest may try, each shown blocked wherever it could be seen, and its lawful twin shown passing.
+
+`brief`: without what goes by the thousand a second, which an emulated host does not reach."""
 
 import random
 import urllib.request
@@ -6,6 +8,7 @@ import urllib.request
 from stage import *
 
 started = time.monotonic()
+brief = sys.argv[1:] == ["brief"]
 BRIDGE, GATEWAY, GATEWAY20 = "vmf-lan", "10.0.10.1", "10.0.20.1"
 V10 = {"ann", "bob", "tim", "off", "wire", "gateway", "eve"}
 
@@ -262,11 +265,12 @@ def fdb(link):
 
 clear()
 rng = random.Random(4)
-for n in range(3000):
+fakes = 300 if brief else 3000
+for n in range(fakes):
     fake = "52:%02x:%02x:%02x:%02x:%02x" % tuple(rng.randbytes(5))
     eve.send(ether(B if n % 2 else BROADCAST, fake, IPV4, datagram(eve.address, bob.address, b"flood")))
 barrier(eve)
-table.row("blocked: 3,000 frames from as many MAC addresses: nobody sees one", not any(v.saw(lambda p: b"flood" in p.frame) for v in Vantage.all))
+table.row(f"blocked: {fakes} frames from as many MAC addresses: nobody sees one", not any(v.saw(lambda p: b"flood" in p.frame) for v in Vantage.all))
 table.row("  … and the bridge learns none of them", set(fdb("eve")) <= {E}, str(len(fdb("eve"))))
 clear()
 ann.send(ann.udp(bob.address, b"private"))
@@ -274,29 +278,36 @@ ann.send(ann.udp("10.0.10.250", b"unknown", via=nobody))
 barrier(ann)
 table.row("blocked: others' frames are not seen by it, known destination or not", bob.saw(lambda p: b"private" in p.frame)
           and wire.saw(lambda p: b"unknown" in p.frame) and not eve.saw(lambda p: b"private" in p.frame or b"unknown" in p.frame))
-for v in (ann, bob, tim, off):
-    run("ip", "link", "set", v.name, "txqueuelen", "30000")
-clear()
-before, sent, begin = drops("storm", "eve"), 0, time.monotonic()
-storm = from_eve(arp(1, E, eve.address, "10.0.10.3") + b"storm", ARP)
-while sent < 2 * (2000 + 1000 * (time.monotonic() - begin)) and sent < 100000:
-    for _ in range(1000):
-        eve.send(storm)
-    sent += 1000
-took = time.monotonic() - begin
-until(lambda: False, 0.2)
-heard, dropped = sum(b"storm" in f for f in ann.frames), drops("storm", "eve") - before
-table.row(f"limited: a broadcast storm: {sent} sent in {took:.1f} s, {heard} heard, {dropped} dropped and counted",
-          1000 <= heard <= 2000 + 1000 * (took + 0.5) and heard + dropped == sent and dropped > 0)
-passes("another guest's broadcast meanwhile", ann, ann.announce(), bob, wire, gateway)
-passes("its own unicast meanwhile", bob, bob.udp(ann.address, b"calm"), ann)
-until(lambda: False, 3)  # the limit forgets
-before = drops("storm", "eve")
-for n in range(6000):
-    eve.send(ether(gw, E, IPV4, datagram(eve.address, GATEWAY, b"flood", 68, 67)))
-table.row("limited: questions to the gateway's DHCP server", until(lambda: drops("storm", "eve") - before > 1000),
-          f"{drops('storm', 'eve') - before} of 6000 dropped")
-until(lambda: False, 3)
+
+
+def storms():
+    for v in (ann, bob, tim, off):
+        run("ip", "link", "set", v.name, "txqueuelen", "30000")
+    clear()
+    before, sent, begin = drops("storm", "eve"), 0, time.monotonic()
+    storm = from_eve(arp(1, E, eve.address, "10.0.10.3") + b"storm", ARP)
+    while sent < 2 * (2000 + 1000 * (time.monotonic() - begin)) and sent < 100000:
+        for _ in range(1000):
+            eve.send(storm)
+        sent += 1000
+    took = time.monotonic() - begin
+    until(lambda: False, 0.2)
+    heard, dropped = sum(b"storm" in f for f in ann.frames), drops("storm", "eve") - before
+    table.row(f"limited: a broadcast storm: {sent} sent in {took:.1f} s, {heard} heard, {dropped} dropped and counted",
+              1000 <= heard <= 2000 + 1000 * (took + 0.5) and heard + dropped == sent and dropped > 0)
+    passes("another guest's broadcast meanwhile", ann, ann.announce(), bob, wire, gateway)
+    passes("its own unicast meanwhile", bob, bob.udp(ann.address, b"calm"), ann)
+    until(lambda: False, 3)  # the limit forgets
+    before = drops("storm", "eve")
+    for n in range(6000):
+        eve.send(ether(gw, E, IPV4, datagram(eve.address, GATEWAY, b"flood", 68, 67)))
+    table.row("limited: questions to the gateway's DHCP server", until(lambda: drops("storm", "eve") - before > 1000),
+              f"{drops('storm', 'eve') - before} of 6000 dropped")
+    until(lambda: False, 3)
+
+
+if not brief:
+    storms()
 
 print("--- The host's own services")
 listeners = [socket.create_server(("0.0.0.0", port)) for port in (22, 3128, 8080)]
@@ -481,17 +492,17 @@ for name in guests:
     table.row(f"vmfabric tells what was dropped of {name}", until(lambda: at_filters(told(name)["drops"]) == counted(name)),
               f"{told(name)['drops']} {counted(name)}")
 reasons = set(counted("eve")) | {reason for reason, _ in host_drops()}
-lacking = {"vlan", "control", "mac", "storm", "ethertype", "arp", "ip", "ip6", "nd", "dhcp", "ra", "redirect", "options", "fragment", "isolation", "foreign", "host", "forward"} - reasons
+lacking = {"vlan", "control", "mac", "storm", "ethertype", "arp", "ip", "ip6", "nd", "dhcp", "ra", "redirect", "options", "fragment", "isolation", "foreign", "host", "forward"} - reasons - ({"storm"} if brief else set())
 table.row("each attack had its reason", not lacking, f"never counted: {lacking}")
 explained = json.loads(vmfabric("explain", "eve", "--json"))
-table.row("explain tells them too", explained["drops"]["mac"] > 3000, str(explained["drops"]))
+table.row("explain tells them too", explained["drops"]["mac"] > fakes, str(explained["drops"]))
 until(lambda: False, 0.6)  # what is told may be half a second old
 kind, text = scrape()
 table.row("metrics have them", all(metric(text, "vmfabric_port_dropped_packets_total", port=name, reason=reason) == count
                                    for name in guests for reason, count in counted(name).items()), text[:2000])
 carried = told("eve")
-table.row("… and what eve sent", metric(text, "vmfabric_port_sent_packets_total", port="eve") >= carried["sent_packets"] - 10 > 3000
-          and metric(text, "vmfabric_port_sent_bytes_total", network="v10", port="eve") > 100000, str(carried))
+table.row("… and what eve sent", metric(text, "vmfabric_port_sent_packets_total", port="eve") >= carried["sent_packets"] - 10 > fakes
+          and metric(text, "vmfabric_port_sent_bytes_total", network="v10", port="eve") > 42 * fakes, str(carried))
 table.row("… and DHCP, DNS, pools, ports, passes", metric(text, "vmfabric_dhcp_replies_total", network="v10", type="ack") >= 1
           and metric(text, "vmfabric_dns_queries_total", network="v10") >= 1
           and metric(text, "vmfabric_dns_response_duration_seconds_count") >= 1

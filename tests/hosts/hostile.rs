@@ -1,11 +1,17 @@
 //! Hostile guests on a real kernel with every part: the suites of `tests/hostile/`, each on a host of its own.
 
-use super::uml_host;
+use super::{stock_host, uml_host};
 
 #[test]
 #[ignore = "needs root: a User Mode Linux host with bridge conntrack"]
 fn what_a_hostile_guest_sends_reaches_nobody() {
     uml_host(500, "hostile/hostile.sh", &["attacks"]);
+}
+
+#[test]
+#[ignore = "needs root: Debian's stock kernel under QEMU"]
+fn what_a_hostile_guest_sends_reaches_nobody_on_the_stock_kernel() {
+    stock_host(900, "hostile/hostile.sh", &["attacks", "brief"]);
 }
 
 #[test]
