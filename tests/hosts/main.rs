@@ -60,10 +60,17 @@ fn run(command: &mut Command) {
     println!("{}", finished(command));
 }
 
-/// What a command that succeeds prints; fails with all that one prints that does not.
+/// What a command that succeeds prints; fails with all that one prints that does not, and keeps it where `make test` finds it
+/// to show it last.
 fn finished(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
+    if !output.status.success() {
+        let told = format!("{command:?}: {}\n{out}\n{err}", output.status);
+        let name = std::thread::current().name().unwrap_or("main").replace("::", ".");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("failed");
+        let kept = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(folder.join(name), &told));
+        panic!("{told}\n{kept:?}");
+    }
     out
 }
