@@ -66,12 +66,11 @@ test: root ## all tests, those on real guests and kernels too (root)
 	@$(RIG)/make-system
 	$(call say,Debian 13 for its libvirt and nftables; made once per machine)
 	@$(RIG)/make-root trixie
-	@$(MAKE) --no-print-directory deb
 	$(call say,tests that need no root)
 	$(CARGO) test $(CARGOFLAGS) --no-fail-fast
 	$(call say,tests on private hosts$(comma) User Mode Linux hosts and the stock kernel; $(TEST_THREADS) at once)
 	@rm -rf target/tmp/failed
-	VMFABRIC_BIN=$(abspath target/debug) VMFABRIC_DEB=$$(ls -t $(CURDIR)/target/debian/vmfabric_*.deb | head -n 1) \
+	VMFABRIC_BIN=$(abspath target/debug) \
 	  $(CARGO) test $(CARGOFLAGS) --no-fail-fast --tests -- --ignored --test-threads=$(TEST_THREADS) || \
 	  { echo "== what failed on such hosts$(comma) each with its last lines"; tail -n 60 target/tmp/failed/* 2>/dev/null; exit 1; }
 

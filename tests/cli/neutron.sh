@@ -9,7 +9,7 @@ ip link add eth1 address 02:00:00:00:00:01 type dummy && ip link set eth1 up || 
 shown migrating-from-neutron.md /etc/vmfabric/vmfabricd.toml >/etc/vmfabric/vmfabricd.toml
 shown migrating-from-neutron.md nic.xml >nic.xml
 begin
-start_libvirt && wait_for 30 vmfabric status || exit
+start_libvirt && wait_for 90 vmfabric status || exit
 ip link add brqaa8bc1b7-85 type bridge && ip link set brqaa8bc1b7-85 up || exit
 define_guest instance-00000007 fa:16:3e:4a:10:03 "<interface type='bridge'><source bridge='brqaa8bc1b7-85'/>
   <target dev='tapf1c9274d-01'/></interface>" && command virsh -q start instance-00000007 || exit

@@ -3,7 +3,7 @@
 . "$(dirname "$0")/console.sh"
 prepare
 begin
-start_libvirt && wait_for 30 vmfabric status || exit
+start_libvirt && wait_for 90 vmfabric status || exit
 vmfabric network create lab >/dev/null && vmfabric subnet create lab 10.77.0.0/24 --forward nat >/dev/null || exit
 define_guest web 52:54:00:ab:cd:01 network=lab && virsh -q start web && wait_lease web 120 >/dev/null || exit
 ping -i 0.2 -W 5 "$(guest_ip web)" >"$RIG_LOGS/ping" &
@@ -15,7 +15,7 @@ systemctl() {
     *"stop vmfabric-hook.socket vmfabricd" | *"disable --now vmfabric-hook.socket vmfabricd")
       pkill -TERM -x vmfabricd && wait_for 20 not pgrep -x vmfabricd ;;
     *"start vmfabric-hook.socket vmfabricd" | *"enable --now vmfabric-hook.socket vmfabricd")
-      start_vmfabricd && wait_for 60 vmfabric status ;;
+      start_vmfabricd && wait_for 90 vmfabric status ;;
     *) echo "systemctl $*: what is that here?" ;;
   esac
 }

@@ -8,7 +8,7 @@ ip netns add switch && ip -n switch link set lo up &&
 shown vlans.md /etc/vmfabric/vmfabricd.toml >/etc/vmfabric/vmfabricd.toml
 shown vlans.md vlans.toml >vlans.toml
 begin
-start_libvirt && wait_for 30 vmfabric status || exit
+start_libvirt && wait_for 90 vmfabric status || exit
 define_guest www 52:54:00:ab:cd:03 network=dmz || exit
 define_guest firewall 52:54:00:ab:cd:04 network=users || exit
 GUEST_XML="<metadata><vmfabric:domain xmlns:vmfabric='https://vmfabric.org/xmlns/domain/1.0'>

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-/// The package that `make deb` built, where `make test` says so; else one of the binaries under test.
+/// The package that is to be tested, `VMFABRIC_DEB`: one of `make deb`, say. Else one of the binaries under test.
 fn package(folder: &Path) -> PathBuf {
     if let Some(built) = std::env::var_os("VMFABRIC_DEB") {
         return built.into();
