@@ -1,7 +1,7 @@
 //! The way of changes of the intent into the store. Commands that come together are committed together: however many
 //! clients wait, the disk is waited for once.
 
-use super::{Command, CommandError, Engine, Notice, Outlets, View, engine::BATCH, leases::Trouble};
+use super::{Command, CommandError, Engine, Notice, Outlets, View, engine::BATCH};
 use crate::{
     backend::{Driver, Store, StoreError, Write},
     intent::{self, Change, HostConfig, Intent, IntentError, NetworkId, Undo},
@@ -186,10 +186,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         drop(view);
         let view = self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.taps.retain(|port, _| view.intent.port(*port).is_some());
-        self.dhcp_problems.retain(|(network, trouble), _| match trouble {
-            Trouble::PoolFull(subnet) => view.intent.subnet(*subnet).is_some(),
-            _ => view.intent.network(*network).is_some(),
-        });
+        self.dhcp_problems.retain(|(network, trouble), _| trouble.concerns(&view.intent, *network));
         self.leaving.retain(|port| view.intent.port(*port).is_some());
     }
 }

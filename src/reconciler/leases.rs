@@ -3,7 +3,7 @@
 use super::{Engine, Notice, Outlets, Problem, Subject};
 use crate::{
     backend::{Driver, LeaseRecord, Store},
-    intent::{NetworkId, SubnetId},
+    intent::{Intent, NetworkId, SubnetId},
     protocol::{dhcpv4::Event, dhcpv6},
     server::dhcpv4::DhcpEvent,
 };
@@ -17,6 +17,20 @@ pub(super) enum Trouble {
     PoolFull(SubnetId),
     /// As many of these as the engine keeps in quarantine.
     Conflict(IpAddr),
+}
+
+impl Trouble {
+    /// Whether somebody is still served whom it could trouble: a server tells of its last trouble when what it served may be
+    /// gone already, and of that nobody tells when the trouble is over.
+    pub(super) fn concerns(self, intent: &Intent, network: NetworkId) -> bool {
+        match self {
+            Self::PoolFull(subnet) => intent.subnet(subnet).is_some(),
+            Self::Conflict(address) => intent.subnets_of(network).any(|subnet| subnet.cidr.contains(&address)),
+            Self::Store | Self::Interface => {
+                intent.subnets_of(network).any(|subnet| subnet.dhcp || subnet.ipv6_mode.is_some())
+            }
+        }
+    }
 }
 
 impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
@@ -115,8 +129,10 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 let text =
                     "no address is free for more guests: its pools are full; widen them, or shorten its lease time";
                 self.set_trouble(NetworkId(network), Trouble::PoolFull(id), Some(text.to_owned()));
-                self.view_mut().full_pools.insert(id);
-                self.notify(Notice::SubnetChanged(id));
+                if self.dhcp_problems.contains_key(&(NetworkId(network), Trouble::PoolFull(id))) {
+                    self.view_mut().full_pools.insert(id);
+                    self.notify(Notice::SubnetChanged(id));
+                }
             }
             DhcpEvent::Protocol(Event::PoolRecovered { network, subnet }) => {
                 let id = SubnetId(subnet);
@@ -152,11 +168,12 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     }
 
     fn set_trouble(&mut self, network: NetworkId, trouble: Trouble, text: Option<String>) {
+        let concerns = trouble.concerns(&self.view().intent, network);
         let subject = match trouble {
             Trouble::PoolFull(subnet) => Subject::Subnet(subnet),
             _ => Subject::Network(network),
         };
-        match text {
+        match text.filter(|_| concerns) {
             Some(text) => drop(self.dhcp_problems.insert((network, trouble), Problem::new(subject, text))),
             None => drop(self.dhcp_problems.remove(&(network, trouble))),
         }

@@ -13,7 +13,11 @@ use crate::{
     },
     net::IfName,
     planner::BOUND,
-    server::hook::{HookCall, HookEvent},
+    protocol::dhcpv4,
+    server::{
+        dhcpv4::DhcpEvent,
+        hook::{HookCall, HookEvent},
+    },
     store::memory::MemoryStore,
 };
 use std::{
@@ -49,6 +53,7 @@ struct Daemon {
     hooks: mpsc::Sender<HookCall>,
     links: mpsc::Sender<crate::backend::LinkEvent>,
     libvirt: mpsc::Sender<LibvirtEvent>,
+    leases: mpsc::Sender<DhcpEvent>,
     task: JoinHandle<()>,
     _keep: Vec<Box<dyn std::any::Any + Send>>,
 }
@@ -82,8 +87,9 @@ impl Daemon {
             config,
         };
         let task = tokio::spawn(engine.run(inputs));
-        let keep: Vec<Box<dyn std::any::Any + Send>> = vec![Box::new(lease_sender), Box::new(config_sender)];
-        Self { handle: Handle::new(commands, view, notices), hooks, links, libvirt, task, _keep: keep }
+        let keep: Vec<Box<dyn std::any::Any + Send>> = vec![Box::new(config_sender)];
+        let handle = Handle::new(commands, view, notices);
+        Self { handle, hooks, links, libvirt, leases: lease_sender, task, _keep: keep }
     }
 
     async fn hook(&self, event: HookEvent) -> Result<(), String> {
@@ -438,6 +444,33 @@ async fn a_guest_that_is_gone_takes_its_ports_and_their_leases_along_in_one_comm
     let left = store.load().await.expect("loads");
     assert_eq!((left.ports.len(), left.leases.len(), store.commits()), (0, 0, before + 1));
     assert!(daemon.handle.view().leases.is_empty());
+}
+
+/// A server whose network goes sees its interface go first, and says so when nobody knows of the network any more.
+#[tokio::test]
+async fn the_trouble_of_a_network_goes_with_it_and_does_not_come_after_it() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&host, &store).await;
+    daemon.settled().await;
+    let network = daemon.handle.view().intent.networks().next().expect("the first").id;
+    let subnet = daemon.handle.view().intent.subnets_of(network).next().expect("its subnet").id;
+    let lost = DhcpEvent::InterfaceLost { network: network.0, interface: if_name("vmf-nat") };
+    let full = || DhcpEvent::Protocol(dhcpv4::Event::PoolExhausted { network: network.0, subnet: subnet.0 });
+    let ping = || daemon.handle.call(Command::Ping);
+    let told = async |event: DhcpEvent, problems: usize| {
+        daemon.leases.send(event).await.expect("told");
+        while daemon.leases.capacity() < 64 {
+            ping().await.expect("the loop runs");
+        }
+        ping().await.expect("it has dealt with what it took");
+        assert_eq!(daemon.handle.view().problems.len(), problems);
+    };
+    told(full(), 1).await;
+    told(lost.clone(), 2).await;
+    daemon.handle.call(|reply| Command::DeleteNetwork(network, reply)).await.expect("deleted");
+    told(lost, 0).await;
+    told(full(), 0).await;
+    assert!(daemon.handle.view().full_pools.is_empty());
 }
 
 /// The host outside: what forwards to it is somebody else's.
