@@ -98,7 +98,8 @@ fn place_physical(
                 let alias = owned_alias(format_args!("physical/{name}"));
                 let link = own_bridge(alias, &seed, vlan_aware, input);
                 ours_or_free(input, bridge, &link)?;
-                plan.desired.links.insert(bridge.clone(), link);
+                let mtu = bridge_mtu(input, name, uplink);
+                plan.desired.links.insert(bridge.clone(), Link { mtu, ..link });
                 if let Some(uplink) = uplink {
                     plan.desired.links.insert(uplink.clone(), uplink_link(input, name, uplink, bridge));
                 }
@@ -120,6 +121,15 @@ fn place_physical(
             })
         }
     }
+}
+
+/// Left to itself a bridge has the least of its ports, taps of smaller networks among them, and the gateways on it no more.
+/// None where nobody asked for a size.
+fn bridge_mtu(input: Input<'_>, name: &ResourceName, uplink: Option<&IfName>) -> Option<u32> {
+    let on = input.intent.networks().filter(|network| network.segment.physical_network() == Some(name));
+    let most = on.filter_map(|network| network.mtu).map(u32::from).max()?;
+    let carried = uplink.and_then(|uplink| input.observed.datapath.links.get(uplink)?.mtu);
+    Some(most.min(carried.unwrap_or(most)))
 }
 
 fn place_on_existing(

@@ -34,7 +34,7 @@ pub(super) fn plan_gateways(input: Input<'_>, placements: &Placements, plan: &mu
         let mut link = None;
         for subnet in input.intent.subnets_of(network.id) {
             let Some(address) = subnet.host_address else { continue };
-            let link = link.get_or_insert_with(|| gateway_link(network, placement, plan)).clone();
+            let link = link.get_or_insert_with(|| gateway_link(input, network, placement, plan)).clone();
             report_overlap(input, subnet, plan);
             let address = IpNet::new(address, subnet.cidr.prefix_len()).expect("a prefix length of its own family");
             plan.desired.addresses.insert((link.clone(), address));
@@ -79,18 +79,19 @@ pub fn gateway_name(network: &Network, bridge: &IfName) -> IfName {
     })
 }
 
-fn gateway_link(network: &Network, placement: &Placement, plan: &mut Plan) -> IfName {
+fn gateway_link(input: Input<'_>, network: &Network, placement: &Placement, plan: &mut Plan) -> IfName {
     let name = gateway_name(network, &placement.bridge);
     let bridge = placement.bridge.clone();
     match (&network.segment, placement.vlan) {
         (Segment::Vlan { .. }, Some(vid)) => {
             plan.desired.vlans.insert((bridge.clone(), vid), VlanEntry::Tagged);
             carry(placement, vid, plan);
+            let mtu = gateway_mtu(input, network, placement, plan);
             let link = Link {
                 kind: Some(LinkKind::Vlan { parent: bridge, id: vid }),
                 master: Some(None),
                 up: Some(true),
-                mtu: network.mtu.map(u32::from),
+                mtu,
                 mac: None,
                 alias: Some(owned_alias(format_args!("network/{}", network.id))),
             };
@@ -102,6 +103,27 @@ fn gateway_link(network: &Network, placement: &Placement, plan: &mut Plan) -> If
         (_, None) => {}
     }
     name
+}
+
+/// A VLAN's interface has no more than what it is on (`vlan_dev_change_mtu`).
+fn gateway_mtu(input: Input<'_>, network: &Network, placement: &Placement, plan: &mut Plan) -> Option<u32> {
+    let wanted = u32::from(network.mtu?);
+    let known = [&plan.desired.links, &input.observed.datapath.links];
+    let Some(most) =
+        known.into_iter().find_map(|links| links.get(&placement.bridge)?.mtu).filter(|most| *most < wanted)
+    else {
+        return Some(wanted);
+    };
+    let link = placement.uplink.as_ref().unwrap_or(&placement.bridge);
+    plan.problems.push(Problem::partial(
+        Subject::Network(network.id),
+        format!(
+            "guests are told an MTU of {wanted}, and {link} carries {most}: large packets are lost; vmfabric network set {} \
+             mtu={most}, or: ip link set {link} mtu {wanted}",
+            network.name
+        ),
+    ));
+    Some(most)
 }
 
 /// The uplink carries the VLANs that are in use: by a guest, or by the host itself.

@@ -172,7 +172,9 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
             return if same && self.is_in_place(*port, &link) { Seen::Nothing } else { Seen::Changed(*port) };
         }
         if self.is_infrastructure(name, &link) {
-            if !same {
+            // A bridge's own follows its ports', at every guest that comes.
+            let resized = link.bridge().is_none() && before.as_ref().is_some_and(|before| before.mtu != link.mtu);
+            if !same || resized {
                 self.mark_dirty();
             }
             return Seen::Nothing;

@@ -25,7 +25,7 @@ ip() {
   before=$(vmfabric status)
   command ip "$@" || return
   case $* in
-    *'dev eth1' | *' name '*) wait_for 30 eval '[ "$(vmfabric status)" != "$before" ]' ;;
+    *'dev eth1' | *' name '* | *'eth1 mtu'*) wait_for 30 eval '[ "$(vmfabric status)" != "$before" ]' ;;
   esac
 }
 export -f ip tcpdump
