@@ -36,6 +36,8 @@ struct Entry<'a> {
     /// Seconds since 1970 by the wall clock; 0: for ever.
     #[serde(rename = "expiry-time")]
     expires: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iaid: Option<String>,
 }
 
 /// The file's text, and how many leases are left out of it for want of room. `expires` are by the wall clock, 0 where a
@@ -53,6 +55,7 @@ fn render_within(leases: &[LeaseRecord], room: usize) -> (String, usize) {
             host_name: lease.host_name.as_deref(),
             client: client_text(&lease.client),
             expires: lease.expires,
+            iaid: lease.iaid.map(|iaid| iaid.to_string()),
         };
         let entry = serde_json::to_string(&entry).expect("texts and numbers can be written");
         // With the comma, and what closes the list.
@@ -77,6 +80,8 @@ pub struct FoundLease {
     pub host_name: Option<String>,
     /// Seconds since 1970 by the wall clock; 0: for ever.
     pub expires: u64,
+    /// Of DHCPv6's: the association that the address is in (RFC 8415 section 21.4).
+    pub iaid: Option<u32>,
 }
 
 /// The leases of a file that libvirt's helper wrote. What cannot be read is passed over: its client asks again.
@@ -89,8 +94,12 @@ pub fn parse(text: &str) -> Vec<FoundLease> {
         let client: Option<Vec<u8>> = text("client-id").and_then(octets);
         // Hardware type 1 and the address, where it sent none (RFC 2131 section 4.2).
         let client = client.unwrap_or_else(|| [1].into_iter().chain(mac.octets()).collect());
+        let address: IpAddr = text("ip-address")?.parse().ok()?;
+        let iaid = text("iaid").and_then(|iaid| iaid.parse().ok());
         Some(FoundLease {
-            address: text("ip-address")?.parse().ok()?,
+            // A temporary address is of an association of another kind, and soon over.
+            address: Some(address).filter(|address| address.is_ipv4() == iaid.is_none())?,
+            iaid,
             mac,
             client,
             host_name: text("hostname").map(str::to_owned),
@@ -145,6 +154,12 @@ mod tests {
         assert_eq!(render(&[]).0, "[\n]\n");
         let read = parse(&text);
         assert_eq!((read.len(), &read[0].client), (2, &lease(10, None).client));
+        // As libvirt's helper has it of DHCPv6 (src/util/virlease.c).
+        let six = r#"{"iaid": "7876609", "ip-address": "fd00::7", "mac-address": "52:54:00:00:00:01",
+            "client-id": "00:04:aa", "server-duid": "00:01", "expiry-time": 1800000000}"#;
+        let [read] = parse(&format!("[{six}]")).try_into().expect("one");
+        assert_eq!((read.iaid, read.client), (Some(7_876_609), vec![0, 4, 0xaa]));
+        assert_eq!(parse(&format!("[{}]", six.replace("\"78", "\"T78"))), []);
         assert_eq!(parse("[{}, {\"mac-address\": 1}] x"), []);
         assert_eq!(parse("[{}, {\"mac-address\": 1}]"), []);
     }

@@ -5,17 +5,17 @@
 
 use super::domain_xml::{self, XmlError, children, clip, field};
 use crate::{
-    intent::{Forward, NetworkDraft, PortDraft, ResourceName, Subnet, SubnetDraft},
+    intent::{Forward, Ipv6Mode, NetworkDraft, PortDraft, ResourceName, Subnet, SubnetDraft},
     net::{
-        AddressRange, BootRule, DnsForwarder, DnsLabel, DnsRecord, DomainName, IfName, IpNet, Ipv4Net, MacAddr,
-        RecordData, RecordName, RecordTarget, VlanId,
+        AddressRange, BootRule, DnsForwarder, DnsLabel, DnsRecord, DomainName, IfName, IpNet, Ipv4Net, Ipv6Net,
+        MacAddr, RecordData, RecordName, RecordTarget, VlanId,
     },
 };
 use roxmltree::Node;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Display,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
 };
 use uuid::Uuid;
@@ -111,7 +111,7 @@ pub fn parse_network(xml: &str) -> Result<Imported, ImportError> {
             portgroups: BTreeMap::new(),
             left_out: Vec::new(),
         },
-        macs: BTreeSet::new(),
+        nat6: false,
     };
     reader.network(root, forward);
     Ok(reader.imported)
@@ -119,7 +119,8 @@ pub fn parse_network(xml: &str) -> Result<Imported, ImportError> {
 
 struct Reader {
     imported: Imported,
-    macs: BTreeSet<MacAddr>,
+    /// `<nat ipv6='yes'>`; else mode `nat` routes IPv6.
+    nat6: bool,
 }
 
 impl Reader {
@@ -199,9 +200,7 @@ impl Reader {
             if first(nat, "port").is_some() {
                 self.leave("nat port: the kernel picks source ports from all there are");
             }
-            if nat.attribute("ipv6") == Some("yes") {
-                self.leave("nat ipv6: IPv6 is not carried over");
-            }
+            self.nat6 = nat.attribute("ipv6") == Some("yes");
         }
         let links: BTreeSet<&str> = children(node, "interface").filter_map(|link| link.attribute("dev")).collect();
         let links: BTreeSet<&str> = links.into_iter().chain(node.attribute("dev")).collect();
@@ -338,21 +337,24 @@ impl Reader {
     fn ip(&mut self, ip: Node<'_, '_>, forward: Forward) {
         let text = ip.attribute("address").unwrap_or_default();
         let Some(address) = self.value::<IpAddr>("ip address", Some(text)) else { return };
-        let IpAddr::V4(address) = address else {
-            return self.leave(format!("ip {address}: IPv6 is not carried over, with its DHCP ranges and hosts"));
+        let (cidr, forward) = match address {
+            IpAddr::V4(v4) => (self.cidr(ip, v4).map(IpNet::from), forward),
+            IpAddr::V6(v6) if forward == Forward::Nat && !self.nat6 => (self.cidr6(ip, v6), Forward::Routed),
+            IpAddr::V6(v6) => (self.cidr6(ip, v6), forward),
         };
-        let Some(cidr) = self.cidr(ip, address) else { return };
+        let Some(cidr) = cidr else { return };
         if ip.attribute("localPtr") == Some("yes") {
             self.leave(format!("ip {address} localPtr: see local_reverse in [dns] of vmfabricd.toml"));
         }
         let dhcp = first(ip, "dhcp");
         let mut subnet = SubnetDraft {
-            gateway: (forward != Forward::None).then_some(address.into()),
-            host_address: Some(address.into()),
+            gateway: (forward != Forward::None).then_some(address),
+            host_address: Some(address),
             pools: Some(Vec::new()),
             dhcp: Some(dhcp.is_some()),
             forward: Some(forward),
-            ..SubnetDraft::new(self.imported.name.to_string(), cidr.into())
+            ipv6_mode: self.ipv6_mode(&cidr, dhcp.is_some()),
+            ..SubnetDraft::new(self.imported.name.to_string(), cidr)
         };
         if let Some(dhcp) = dhcp {
             self.dhcp(dhcp, address, &mut subnet);
@@ -365,6 +367,34 @@ impl Reader {
             ));
         }
         self.imported.subnets.push(subnet);
+    }
+
+    /// As libvirt has its dnsmasq announce it: DHCPv6 where there is `<dhcp>`, else addresses of the guests' own
+    /// making (`networkDnsmasqConfContents`: `ra-only`).
+    fn ipv6_mode(&mut self, cidr: &IpNet, dhcp: bool) -> Option<Ipv6Mode> {
+        match cidr {
+            IpNet::V4(_) => None,
+            IpNet::V6(_) if dhcp => Some(Ipv6Mode::Stateful),
+            IpNet::V6(net) if net.prefix_len() == 64 => Some(Ipv6Mode::Slaac),
+            IpNet::V6(net) => {
+                self.leave(format!(
+                    "router advertisements for {net}: guests make addresses of a prefix of 64 bits alone"
+                ));
+                None
+            }
+        }
+    }
+
+    /// Without a prefix libvirt takes 64 bits (`virSocketAddrGetIPPrefix`).
+    fn cidr6(&mut self, ip: Node<'_, '_>, address: Ipv6Addr) -> Option<IpNet> {
+        let prefix = ip.attribute("prefix").map_or(Some(64), |prefix| self.value("ip prefix", Some(prefix)))?;
+        match Ipv6Net::new(address, prefix) {
+            Ok(net) => Some(net.trunc().into()),
+            Err(_) => {
+                self.leave(format!("ip {address}: a prefix of {prefix} bits is none"));
+                None
+            }
+        }
     }
 
     fn cidr(&mut self, ip: Node<'_, '_>, address: Ipv4Addr) -> Option<Ipv4Net> {
@@ -399,7 +429,7 @@ impl Reader {
         }
     }
 
-    fn dhcp(&mut self, dhcp: Node<'_, '_>, host: Ipv4Addr, subnet: &mut SubnetDraft) {
+    fn dhcp(&mut self, dhcp: Node<'_, '_>, host: IpAddr, subnet: &mut SubnetDraft) {
         let mut pools = Vec::new();
         for range in children(dhcp, "range") {
             let ends = |name| range.attribute(name).and_then(|text| text.trim().parse::<IpAddr>().ok());
@@ -438,11 +468,19 @@ impl Reader {
     fn host(&mut self, entry: Node<'_, '_>, cidr: IpNet) {
         let text = |name| entry.attribute(name).map(str::trim);
         let shown = clip(text("mac").or(text("name")).or(text("id")).or(text("ip")).unwrap_or("?"));
-        let Some(mac) = text("mac") else {
-            return self
-                .leave(format!("dhcp host {shown}: it names no MAC address, by which reservations are made here"));
+        let mac = match (text("mac"), text("id")) {
+            (Some(mac), _) => self.value::<MacAddr>("dhcp host", Some(mac)),
+            (None, id) => {
+                let mac = id.and_then(mac_of_duid);
+                if mac.is_none() {
+                    self.leave(format!(
+                        "dhcp host {shown}: it names no MAC address, by which reservations are made here"
+                    ));
+                }
+                mac
+            }
         };
-        let Some(mac) = self.value::<MacAddr>("dhcp host", Some(mac)) else { return };
+        let Some(mac) = mac else { return };
         let Some(address) = self.value::<IpAddr>("dhcp host ip", text("ip")) else {
             if text("ip").is_none() {
                 self.leave(format!("dhcp host {shown}: it reserves no address; the guest's name is known by itself"));
@@ -452,16 +490,22 @@ impl Reader {
         if !cidr.contains(&address) {
             return self.leave(format!("dhcp host {shown}: {address} is not in {cidr}"));
         }
-        if !self.macs.insert(mac) {
-            return self.leave(format!("dhcp host {shown}: its MAC address has a reservation already"));
-        }
         if first(entry, "lease").is_some() {
             self.leave(format!("dhcp host {shown} lease: the subnet's lease time is for all"));
+        }
+        let dns_name = text("name").and_then(DnsLabel::from_free_text);
+        let known = self.imported.ports.iter_mut().find(|port| port.mac == Some(mac));
+        if let Some(PortDraft { addresses: Some(addresses), .. }) = known {
+            // A guest may have an address of each family.
+            if addresses.iter().any(|known| known.is_ipv4() == address.is_ipv4()) {
+                return self.leave(format!("dhcp host {shown}: its MAC address has a reservation already"));
+            }
+            return addresses.push(address);
         }
         self.imported.ports.push(PortDraft {
             mac: Some(mac),
             addresses: Some(vec![address]),
-            dns_name: text("name").and_then(DnsLabel::from_free_text),
+            dns_name,
             ..PortDraft::on(self.imported.name.to_string())
         });
     }
@@ -560,18 +604,32 @@ fn first<'a, 'i: 'a>(node: Node<'a, 'i>, name: &'static str) -> Option<Node<'a, 
 }
 
 /// The parts of a pool on both sides of an address.
-fn without(pool: AddressRange, host: Ipv4Addr) -> Vec<AddressRange> {
-    let (IpAddr::V4(start), IpAddr::V4(end)) = (pool.first(), pool.last()) else { return vec![pool] };
-    if !pool.contains(host.into()) {
+fn without(pool: AddressRange, host: IpAddr) -> Vec<AddressRange> {
+    if !pool.contains(host) {
         return vec![pool];
     }
-    let part = |first: u32, last: u32| {
-        (first <= last).then(|| AddressRange::new(Ipv4Addr::from(first).into(), Ipv4Addr::from(last).into()).ok())?
+    let (below, above) = match host {
+        IpAddr::V4(host) => {
+            let at = |bits: Option<u32>| bits.map(|bits| IpAddr::from(Ipv4Addr::from(bits)));
+            (at(host.to_bits().checked_sub(1)), at(host.to_bits().checked_add(1)))
+        }
+        IpAddr::V6(host) => {
+            let at = |bits: Option<u128>| bits.map(|bits| IpAddr::from(Ipv6Addr::from(bits)));
+            (at(host.to_bits().checked_sub(1)), at(host.to_bits().checked_add(1)))
+        }
     };
-    let (start, end, host) = (start.to_bits(), end.to_bits(), host.to_bits());
-    let below = host.checked_sub(1).and_then(|last| part(start, last));
-    let above = host.checked_add(1).and_then(|first| part(first, end));
-    below.into_iter().chain(above).collect()
+    let parts = [below.map(|last| (pool.first(), last)), above.map(|first| (first, pool.last()))];
+    parts.into_iter().flatten().filter_map(|(first, last)| AddressRange::new(first, last).ok()).collect()
+}
+
+/// The Ethernet address in a DUID that is made of one (RFC 8415 sections 11.2 and 11.4), octets in hexadecimal with colons.
+fn mac_of_duid(text: &str) -> Option<MacAddr> {
+    let octets: Option<Vec<u8>> = text.split(':').map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
+    let mac: &[u8] = match octets.as_deref()? {
+        [0, 1, 0, 1, _, _, _, _, mac @ ..] | [0, 3, 0, 1, mac @ ..] => mac,
+        _ => return None,
+    };
+    MacAddr::new(mac.try_into().ok()?).ok()
 }
 
 /// `<lease expiry unit>`; 0 is for ever.

@@ -39,6 +39,14 @@ const WHOLE: &str = r#"<network ipv6='yes' xmlns:dnsmasq='http://libvirt.org/sch
     </dhcp>
   </ip>
   <ip family='ipv6' address='fd00::1' prefix='64'/>
+  <ip family='ipv6' address='fd00:1::1'>
+    <dhcp>
+      <range start='fd00:1::1' end='fd00:1::ff'/>
+      <host id='00:03:00:01:52:54:00:00:00:01' ip='fd00:1::10'/>
+      <host id='00:04:aa' name='six' ip='fd00:1::11'/>
+    </dhcp>
+  </ip>
+  <ip family='ipv6' address='fd00:2::1' prefix='60'/>
   <route family='ipv4' address='10.9.0.0' prefix='16' gateway='192.168.9.2' metric='2'/>
   <portgroup name='slow' default='yes'>
     <bandwidth><inbound average='125' peak='250' burst='64'/><outbound average='1000'/></bandwidth>
@@ -72,13 +80,23 @@ fn a_network_with_everything_is_carried_over_or_named() {
             "network": "lab", "cidr": "192.168.9.0/24", "gateway": "192.168.9.1", "host_address": "192.168.9.1",
             "pools": ["192.168.9.2-192.168.9.99", "192.168.9.150-192.168.9.200"], "dhcp": true, "forward": "nat",
             "lease_seconds": 7200, "dhcp_boot": ["file=pxelinux.0", "server=192.168.9.5"],
+        }, {
+            "network": "lab", "cidr": "fd00::/64", "gateway": "fd00::1", "host_address": "fd00::1", "pools": [],
+            "dhcp": false, "forward": "routed", "ipv6_mode": "slaac",
+        }, {
+            "network": "lab", "cidr": "fd00:1::/64", "gateway": "fd00:1::1", "host_address": "fd00:1::1",
+            "pools": ["fd00:1::2-fd00:1::ff"], "dhcp": true, "forward": "routed", "ipv6_mode": "stateful",
+        }, {
+            "network": "lab", "cidr": "fd00:2::/60", "gateway": "fd00:2::1", "host_address": "fd00:2::1", "pools": [],
+            "dhcp": false, "forward": "routed",
         }])
     );
     let ports = serde_json::to_value(&network.ports).expect("writable");
     assert_eq!(
         ports,
         serde_json::json!([{
-            "network": "lab", "mac": "52:54:00:00:00:01", "addresses": ["192.168.9.10"], "dns_name": "web",
+            "network": "lab", "mac": "52:54:00:00:00:01", "addresses": ["192.168.9.10", "fd00:1::10"],
+            "dns_name": "web",
         }])
     );
     let slow = PortGroup { default: true, ingress: Some((1024, Some(524))), egress: Some((8192, None)) };
@@ -98,7 +116,8 @@ fn a_network_with_everything_is_carried_over_or_named() {
         "00:01 lease",
         "192.168.10.10 is not in",
         "host nobody",
-        "ip fd00::1",
+        "host six",
+        "router advertisements for fd00:2::/60",
         "route to 10.9.0.0/16 via 192.168.9.2",
         "portgroup 'slow' vlan",
         "inbound peak",

@@ -250,7 +250,7 @@ fn prepare(view: &View, all: &[TakeOver]) -> Result<Prepared, CommandError> {
                 host_name: lease.host_name.as_deref().and_then(DnsLabel::from_free_text).map(|label| label.to_string()),
                 port: scratch.port_by_mac(one.id, lease.mac).map(|port| port.id.0),
                 expires,
-                iaid: None,
+                iaid: lease.iaid,
                 prefix_length: None,
             });
         }

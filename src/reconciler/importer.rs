@@ -7,7 +7,7 @@
 
 use super::{Command, CommandError, Handle, ImportCommand, ImportMemo, PortStatus, TakeOver, TakenGuest};
 use crate::{
-    intent::{IntentError, NetworkId, PortDraft, SubnetDraft},
+    intent::{IntentError, Ipv6Mode, NetworkId, PortDraft, SubnetDraft},
     libvirt::{
         lease_file::{self, FoundLease},
         network_xml::{ImportError, Imported, PortGroup, Source, parse_network},
@@ -458,7 +458,14 @@ fn item_of(handle: &Handle, existing: Existing, guests: &[Guest]) -> Result<Item
             let address = lease.map(|lease| lease.address).filter(|address| held(&take.subnets, *address));
             let at = reserved.get(&nic.mac);
             if let Some(&at) = at {
-                limit(&mut take.ports[at], group);
+                let port = &mut take.ports[at];
+                limit(port, group);
+                // Reserved may be its IPv6 address alone.
+                if let (Some(address), Some(addresses)) = (address, &mut port.addresses)
+                    && addresses.iter().all(IpAddr::is_ipv6)
+                {
+                    addresses.insert(0, address);
+                }
             } else if address.is_some() || group.is_some() {
                 let mut port = PortDraft { mac: Some(nic.mac), ..PortDraft::on(imported.name.to_string()) };
                 port.addresses = address.map(|address| vec![address]);
@@ -584,6 +591,7 @@ fn describe(item: &mut Item, bridge: Option<&IfName>) {
                 format!("DHCP from {}", pools.join(", "))
             }
             (Some(true), _) => "DHCP for reservations".to_owned(),
+            _ if subnet.ipv6_mode == Some(Ipv6Mode::Slaac) => "guests make addresses of their own".to_owned(),
             _ => "no DHCP".to_owned(),
         };
         steps.push(format!("subnet {}: this host is {host}, forwarding {forward}, {dhcp}", subnet.cidr));
@@ -599,8 +607,10 @@ fn describe(item: &mut Item, bridge: Option<&IfName>) {
         steps.push(format!("DNS records: {records}"));
     }
     let leases = take.leases.iter().filter(|lease| held(&take.subnets, lease.address)).count();
-    if leases > 0 {
-        steps.push(format!("carry {leases} leases over, with their remaining time"));
+    match leases {
+        0 => {}
+        1 => steps.push("carry 1 lease over, with its remaining time".to_owned()),
+        _ => steps.push(format!("carry {leases} leases over, with their remaining time")),
     }
     for Moving { guest_name, nic, address, .. } in nics.iter() {
         let address = address.map_or_else(|| "an address by DHCP".to_owned(), |address| address.to_string());

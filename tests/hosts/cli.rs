@@ -14,6 +14,12 @@ fn the_guides_print_what_they_show() {
 }
 
 #[test]
+#[ignore = "needs root: runs libvirtd and a guest in namespaces of its own"]
+fn the_guide_from_libvirt_prints_what_it_shows() {
+    super::private_host(200, "cli/libvirt.sh", &[]);
+}
+
+#[test]
 #[ignore = "needs root: real guests on a User Mode Linux host with VLAN filtering"]
 fn the_guide_to_vlans_prints_what_it_shows() {
     super::uml_host(500, "cli/vlans.sh", &[]);

@@ -106,6 +106,12 @@ fn libvirts_networks_are_taken_over_with_their_guests() {
 
 #[test]
 #[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
+fn libvirts_networks_of_every_mode_are_taken_over_with_ipv6() {
+    private_host(300, "guests/import-kinds.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces, and runs libvirtd and guests in them"]
 fn virt_install_and_pythons_libvirt_work_unchanged() {
     private_host(200, "guests/tools.sh", &[]);
 }
