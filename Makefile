@@ -19,6 +19,7 @@ BASHCOMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
 ZSHCOMPLETIONDIR ?= $(PREFIX)/share/zsh/vendor-completions
 FISHCOMPLETIONDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/vmfabric
 DESTDIR ?=
 
 CARGO ?= cargo
@@ -140,6 +141,8 @@ sbom: rust-deps ## what the programs are made of, as SPDX JSON, in target/sbom.s
 	@echo target/sbom.spdx.json
 
 MANPAGES = $(wildcard docs/man/*.1 docs/man/*.5 docs/man/*.8)
+# Where they link to each other: the guides in a folder below README.md.
+GUIDES = README.md $(wildcard docs/*.md) docs/neutron-to-vmfabric
 
 # $(call install_with_paths,MODE,FILE,TARGET): /usr/sbin and /usr/bin in FILE become what PREFIX asks for.
 install_with_paths = sed -e 's|/usr/sbin/vmfabric|$(SBINDIR)/vmfabric|g' -e 's|/usr/bin/vmfabric|$(BINDIR)/vmfabric|g' \
@@ -164,6 +167,7 @@ install: ## copy what was built to DESTDIR/PREFIX (PREFIX=/usr: libvirt, D-Bus a
 	$(INSTALL) -D -m 644 packaging/firewalld/policy.xml $(DESTDIR)$(FIREWALLDDIR)/policies/vmfabric-in.xml
 	$(foreach f,$(MANPAGES),{ $(INSTALL) -d $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(f))) && gzip -9n <$(f) \
 	  >$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(f)))/$(notdir $(f)).gz; } &&) :
+	$(foreach f,$(GUIDES),$(INSTALL) -D -m 644 $(f) $(DESTDIR)$(DOCDIR)/$(f) &&) :
 	$(INSTALL) -D -m 644 packaging/completions/vmfabric.bash $(DESTDIR)$(BASHCOMPLETIONDIR)/vmfabric
 	$(INSTALL) -D -m 644 packaging/completions/_vmfabric $(DESTDIR)$(ZSHCOMPLETIONDIR)/_vmfabric
 	$(INSTALL) -D -m 644 packaging/completions/vmfabric.fish $(DESTDIR)$(FISHCOMPLETIONDIR)/vmfabric.fish
@@ -185,6 +189,7 @@ uninstall: ## remove what `install` put there; state in /var/lib/vmfabric and th
 	rm -f $(addprefix $(DESTDIR)$(SYSTEMDNETWORKDIR)/,$(notdir $(wildcard packaging/systemd-networkd/*)))
 	rm -f $(DESTDIR)$(FIREWALLDDIR)/zones/vmfabric.xml $(DESTDIR)$(FIREWALLDDIR)/policies/vmfabric-in.xml
 	rm -f $(DESTDIR)$(BASHCOMPLETIONDIR)/vmfabric $(DESTDIR)$(ZSHCOMPLETIONDIR)/_vmfabric $(DESTDIR)$(FISHCOMPLETIONDIR)/vmfabric.fish
+	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,$(GUIDES))
 	rm -f $(foreach f,$(MANPAGES),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(f)))/$(notdir $(f)).gz)
 
 fmt: ## format the source

@@ -177,6 +177,9 @@ fn are_there(files: &str, sbin: &str) {
         "etc/vmfabric/vmfabricd.toml",
         "usr/share/man/man8/vmfabricd.8.gz",
         "usr/share/doc/vmfabric/sbom.spdx.json",
+        "usr/share/doc/vmfabric/README.md",
+        "usr/share/doc/vmfabric/docs/vlans.md",
+        "usr/share/doc/vmfabric/docs/neutron-to-vmfabric",
     ] {
         assert!(files.lines().any(|line| line.trim_start_matches('/') == file), "no {file} in\n{files}");
     }

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/console.sh"
 prepare
 cp "$VMFABRIC_REPO"/tests/data/neutron/*.json . || exit
-cp "$docs/neutron-to-vmfabric" /usr/local/bin/ || exit
+install -m 755 /usr/share/doc/vmfabric/docs/neutron-to-vmfabric /usr/local/bin/ || exit
 ip link add eth1 address 02:00:00:00:00:01 type dummy && ip link set eth1 up || exit
 shown migrating-from-neutron.md /etc/vmfabric/vmfabricd.toml >/etc/vmfabric/vmfabricd.toml
 shown migrating-from-neutron.md nic.xml >nic.xml
