@@ -8,6 +8,9 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
+/// Of a network that says nothing else, bytes.
+pub(super) const MTU: u32 = 1500;
+
 /// How a network's ports are placed.
 #[derive(Debug, Clone)]
 pub(super) struct Placement {
@@ -127,7 +130,9 @@ fn place_physical(
 /// None where nobody asked for a size.
 fn bridge_mtu(input: Input<'_>, name: &ResourceName, uplink: Option<&IfName>) -> Option<u32> {
     let on = input.intent.networks().filter(|network| network.segment.physical_network() == Some(name));
-    let most = on.filter_map(|network| network.mtu).map(u32::from).max()?;
+    let asked: Vec<Option<u16>> = on.map(|network| network.mtu).collect();
+    let most =
+        asked.iter().any(Option::is_some).then(|| asked.into_iter().map(|mtu| mtu.map_or(MTU, u32::from)).max())??;
     let carried = uplink.and_then(|uplink| input.observed.datapath.links.get(uplink)?.mtu);
     Some(most.min(carried.unwrap_or(most)))
 }
