@@ -19,13 +19,15 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr, SocketAddrV6},
     path::Path,
     time::Duration,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
 
+/// Nobody listens there (RFC 863).
+const DISCARD: u16 = 9;
 /// How long libvirt may take for one piece of work, and the publication of a network.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a guest's port may take to come up behind its NIC.
@@ -144,9 +146,17 @@ async fn carry_out(handle: &Handle, items: &[Item], bridges: &[Option<IfName>]) 
         let nics = item.nics.clone();
         with_libvirt(handle, move |host| plug_in(host, &nics, &name, &bridge)).await?;
     }
-    for item in items {
+    for (item, bridge) in items.iter().zip(bridges) {
         wait_for_ports(handle, item).await?;
         greet(item.nics.iter().filter_map(|moving| moving.address).collect()).await;
+        if let Some(bridge) = bridge {
+            let from = item.take.subnets.iter().filter_map(|subnet| match subnet.host_address {
+                Some(IpAddr::V6(address)) => Some(address),
+                _ => None,
+            });
+            let guests = item.nics.iter().filter(|moving| moving.nic.live).map(|moving| moving.nic.mac);
+            tokio::spawn(greet_ipv6(bridge.clone(), from.collect(), guests.collect()));
+        }
     }
     Ok(())
 }
@@ -195,7 +205,6 @@ async fn wait_for_ports(handle: &Handle, item: &Item) -> Result<(), CommandError
 /// Asks guests for their MAC addresses: by that they learn the gateway's new one (RFC 826), which they would else look
 /// for only when they miss it.
 async fn greet(addresses: Vec<IpAddr>) {
-    const DISCARD: u16 = 9;
     let sent = async {
         let socket = tokio::net::UdpSocket::bind(("0.0.0.0", 0)).await?;
         for address in addresses {
@@ -205,6 +214,29 @@ async fn greet(addresses: Vec<IpAddr>) {
     };
     if let Err(error) = sent.await {
         tracing::debug!(%error, "guests were not greeted");
+    }
+}
+
+/// The same from the host's IPv6 addresses (RFC 4861 section 7.2.3), which are its own a second or two after they were added
+/// (RFC 4862 section 5.4).
+async fn greet_ipv6(bridge: IfName, from: Vec<Ipv6Addr>, guests: Vec<MacAddr>) {
+    let index = std::fs::read_to_string(format!("/sys/class/net/{bridge}/ifindex")).unwrap_or_default();
+    let Ok(scope) = index.trim().parse::<u32>() else { return };
+    let deadline = Instant::now() + PORT_UP;
+    for address in from {
+        let socket = loop {
+            match tokio::net::UdpSocket::bind((address, 0)).await {
+                Ok(socket) => break socket,
+                Err(_) if Instant::now() < deadline => tokio::time::sleep(LOOK).await,
+                Err(error) => return tracing::debug!(%address, %error, "guests were not greeted"),
+            }
+        };
+        for mac in &guests {
+            let to = SocketAddrV6::new(mac.link_local(), DISCARD, 0, scope);
+            if let Err(error) = socket.send_to(&[], to).await {
+                tracing::debug!(%address, %error, "a guest was not greeted");
+            }
+        }
     }
 }
 
