@@ -235,9 +235,6 @@ fn status(problems: &[String]) -> String {
 }
 
 impl NetworkInfo {
-    /// The MTU of a network that asks for none (Ethernet's).
-    const DEFAULT_MTU: u16 = 1500;
-
     pub fn of(network: &Network, view: &View) -> Self {
         let (segment, vlan) = match &network.segment {
             Segment::Local => ("local", 0),
@@ -254,7 +251,7 @@ impl NetworkInfo {
             physical_network: text(physical),
             vlan,
             bridge: text(network.bridge.as_ref().or(physical_bridge)),
-            mtu: network.mtu.unwrap_or(Self::DEFAULT_MTU),
+            mtu: network.effective_mtu(),
             dns_domain: network.domain().to_string(),
             dns_records: texts(&network.dns.records),
             dns_forwarders: texts(&network.dns.forwarders),

@@ -68,6 +68,14 @@ impl fmt::Display for Segment {
 }
 
 impl Network {
+    /// Ethernet's.
+    pub const DEFAULT_MTU: u16 = 1500;
+
+    /// Its own, or the default.
+    pub fn effective_mtu(&self) -> u16 {
+        self.mtu.unwrap_or(Self::DEFAULT_MTU)
+    }
+
     /// The name that its bridge gets: `vmf-NAME` where that fits an interface name, else one from the identity.
     pub fn bridge_name(id: NetworkId, name: &str) -> IfName {
         let readable = format!("vmf-{}", name.to_ascii_lowercase());

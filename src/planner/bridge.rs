@@ -8,9 +8,6 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
-/// Of a network that says nothing else, bytes.
-pub(super) const MTU: u32 = 1500;
-
 /// How a network's ports are placed.
 #[derive(Debug, Clone)]
 pub(super) struct Placement {
@@ -129,10 +126,11 @@ fn place_physical(
 /// Left to itself a bridge has the least of its ports, taps of smaller networks among them, and the gateways on it no more.
 /// None where nobody asked for a size.
 fn bridge_mtu(input: Input<'_>, name: &ResourceName, uplink: Option<&IfName>) -> Option<u32> {
-    let on = input.intent.networks().filter(|network| network.segment.physical_network() == Some(name));
-    let asked: Vec<Option<u16>> = on.map(|network| network.mtu).collect();
-    let most =
-        asked.iter().any(Option::is_some).then(|| asked.into_iter().map(|mtu| mtu.map_or(MTU, u32::from)).max())??;
+    let on = || input.intent.networks().filter(|network| network.segment.physical_network() == Some(name));
+    if on().all(|network| network.mtu.is_none()) {
+        return None;
+    }
+    let most = on().map(|network| u32::from(network.effective_mtu())).max()?;
     let carried = uplink.and_then(|uplink| input.observed.datapath.links.get(uplink)?.mtu);
     Some(most.min(carried.unwrap_or(most)))
 }

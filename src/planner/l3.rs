@@ -2,7 +2,7 @@
 
 use super::{
     DelegatedPrefix, Input, Plan, Problem, Subject,
-    bridge::{MTU, Placement, Placements},
+    bridge::{Placement, Placements},
 };
 use crate::{
     datapath::{Link, LinkKind, Route, Sysctl, VlanEntry, owned_alias},
@@ -108,8 +108,8 @@ fn gateway_link(input: Input<'_>, network: &Network, placement: &Placement, plan
 /// A VLAN's interface has no more than what it is on (`vlan_dev_change_mtu`).
 fn gateway_mtu(input: Input<'_>, network: &Network, placement: &Placement, plan: &mut Plan) -> Option<u32> {
     let sized = plan.desired.links.get(&placement.bridge).is_some_and(|bridge| bridge.mtu.is_some());
-    // It would start with the bridge's, which another network asked for.
-    let wanted = network.mtu.map(u32::from).or(sized.then_some(MTU))?;
+    // Unsaid, it would start with the bridge's, which another network asked for.
+    let wanted = (sized || network.mtu.is_some()).then(|| u32::from(network.effective_mtu()))?;
     let known = [&plan.desired.links, &input.observed.datapath.links];
     let Some(most) =
         known.into_iter().find_map(|links| links.get(&placement.bridge)?.mtu).filter(|most| *most < wanted)

@@ -1,9 +1,6 @@
 //! A guest's tap on its network.
 
-use super::{
-    Input, Plan, Problem, Subject,
-    bridge::{MTU, Placements},
-};
+use super::{Input, Plan, Problem, Subject, bridge::Placements};
 use crate::{
     datapath::{Bandwidth, Limit, Link, VlanEntry, Way, owned_alias},
     intent::{Network, Port, PortId, Rate},
@@ -80,7 +77,7 @@ pub fn port_of_alias(owned_for: &str) -> Option<PortId> {
 /// `<bandwidth>` is left to it.
 fn plan_limits(input: Input<'_>, network: &Network, port: &Port, tap: &IfName, plan: &mut Plan) {
     let capabilities = input.observed.capabilities;
-    let mtu = u64::from(network.mtu.map_or(MTU, u32::from));
+    let mtu = u64::from(network.effective_mtu());
     let limits = [
         (Way::Out, port.security.qos.ingress, "in", capabilities.shaping, (QUEUE_BURST, mtu + 64), SHAPING),
         (Way::In, port.security.qos.egress, "out", capabilities.policing, (POLICER_BURST, SUPER_FRAME), POLICING),
