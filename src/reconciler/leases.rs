@@ -129,7 +129,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
                 let text =
                     "no address is free for more guests: its pools are full; widen them, or shorten its lease time";
                 self.set_trouble(NetworkId(network), Trouble::PoolFull(id), Some(text.to_owned()));
-                if self.dhcp_problems.contains_key(&(NetworkId(network), Trouble::PoolFull(id))) {
+                if Trouble::PoolFull(id).concerns(&self.view().intent, NetworkId(network)) {
                     self.view_mut().full_pools.insert(id);
                     self.notify(Notice::SubnetChanged(id));
                 }
