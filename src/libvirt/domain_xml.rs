@@ -465,6 +465,10 @@ pub(super) fn parsed_field<T: FromStr<Err: fmt::Display>>(
     parsed.map_err(|e: T::Err| XmlError::Field { parent, child: name, why: e.to_string() })
 }
 
+pub(super) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&apos;").replace('"', "&quot;")
+}
+
 #[cfg(test)]
 #[path = "domain_xml_tests.rs"]
 mod tests;

@@ -7,6 +7,7 @@ mod events;
 pub mod lease_file;
 mod mailbox;
 pub mod network_xml;
+pub mod nic_source;
 pub mod publish;
 pub mod takeover;
 

@@ -180,27 +180,6 @@ fn masks_may_be_missing_and_must_have_no_gap() {
 }
 
 #[test]
-fn a_nic_is_put_on_another_source_and_is_else_the_same() {
-    let domain = "<domain id='1'><devices><interface type='network'><mac address='52:54:00:00:00:09'/>\
-                  <source network='x'/></interface><interface type='bridge'><mac address='52:54:00:00:00:01'/>\
-                  <source network='default' portid='81ff0d90-c91e-6742-64da-4a736edb9a9b' portgroup='a&amp;b' bridge='virbr0'/>\
-                  <target dev='vnet0'/><model type='virtio'/></interface></devices></domain>";
-    let mac = "52:54:00:00:00:01".parse().expect("mac");
-    assert_eq!(
-        with_source(domain, mac, &Source::Network("default".into())).as_deref(),
-        Some(
-            "<interface type='network'><mac address='52:54:00:00:00:01'/><source network='default' \
-             portgroup='a&amp;b'/><target dev='vnet0'/><model type='virtio'/></interface>"
-        )
-    );
-    let bridge = Source::Bridge(IfName::new("vmf-default").expect("name"));
-    let bridged = with_source(domain, mac, &bridge).expect("there");
-    assert!(bridged.starts_with("<interface type='bridge'>"), "{bridged}");
-    assert!(bridged.contains("<source bridge='vmf-default'/>"), "{bridged}");
-    assert_eq!(with_source(domain, "52:54:00:00:00:07".parse().expect("mac"), &bridge), None);
-}
-
-#[test]
 fn what_is_told_has_a_limit() {
     let hosts: String = (0..1000).map(|n| format!("<host name='n{n}' ip='10.0.0.1'/>")).collect();
     let xml = format!("<network><name>n</name><ip address='10.0.0.1' prefix='8'><dhcp>{hosts}</dhcp></ip></network>");

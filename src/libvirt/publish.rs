@@ -4,7 +4,7 @@
 //! is, whatever its name. A `<forward mode='bridge'/>` network owns nothing in the kernel, so that stopping one takes
 //! nothing away from the guests on it.
 
-use super::domain_xml::{self, XmlError, children};
+use super::domain_xml::{self, XmlError, children, escape};
 use crate::net::IfName;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -227,10 +227,6 @@ pub fn network_xml(network: &PublishedNetwork) -> String {
     format!(
         "<network><name>{name}</name><uuid>{uuid}</uuid><forward mode='bridge'/><bridge name='{bridge}'/></network>"
     )
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&apos;").replace('"', "&quot;")
 }
 
 /// Reads the compared part of a `<network>`.

@@ -5,7 +5,7 @@ use super::{
     connection::DomainError,
     domain_xml::{Domain, NicSource, parse_domain},
     events::{SessionError, open_bare},
-    network_xml::{Source, with_source},
+    nic_source::{Source, with_source},
     publish::parse_shape,
 };
 use crate::net::{IfName, MacAddr};

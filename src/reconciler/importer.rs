@@ -10,24 +10,24 @@ use crate::{
     intent::{IntentError, Ipv6Mode, NetworkId, PortDraft, SubnetDraft},
     libvirt::{
         lease_file::{self, FoundLease},
-        network_xml::{ImportError, Imported, PortGroup, Source, parse_network},
+        network_xml::{ImportError, Imported, PortGroup, parse_network},
+        nic_source::Source,
         takeover::{Existing, Guest, GuestNic, Host, TakeOverError},
     },
     net::{IfName, MacAddr},
     protocol::dhcpv4::NEVER,
+    server::greeting,
 };
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv6Addr, SocketAddrV6},
+    net::IpAddr,
     path::Path,
     time::Duration,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// Nobody listens there (RFC 863).
-const DISCARD: u16 = 9;
 /// How long libvirt may take for one piece of work, and the publication of a network.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a guest's port may take to come up behind its NIC.
@@ -148,14 +148,14 @@ async fn carry_out(handle: &Handle, items: &[Item], bridges: &[Option<IfName>]) 
     }
     for (item, bridge) in items.iter().zip(bridges) {
         wait_for_ports(handle, item).await?;
-        greet(item.nics.iter().filter_map(|moving| moving.address).collect()).await;
+        greeting::greet(item.nics.iter().filter_map(|moving| moving.address).collect()).await;
         if let Some(bridge) = bridge {
             let from = item.take.subnets.iter().filter_map(|subnet| match subnet.host_address {
                 Some(IpAddr::V6(address)) => Some(address),
                 _ => None,
             });
             let guests = item.nics.iter().filter(|moving| moving.nic.live).map(|moving| moving.nic.mac);
-            tokio::spawn(greet_ipv6(bridge.clone(), from.collect(), guests.collect()));
+            tokio::spawn(greeting::greet_ipv6(bridge.clone(), from.collect(), guests.collect()));
         }
     }
     Ok(())
@@ -199,44 +199,6 @@ async fn wait_for_ports(handle: &Handle, item: &Item) -> Result<(), CommandError
             return Err(CommandError::Import(why));
         }
         tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// Asks guests for their MAC addresses: by that they learn the gateway's new one (RFC 826), which they would else look
-/// for only when they miss it.
-async fn greet(addresses: Vec<IpAddr>) {
-    let sent = async {
-        let socket = tokio::net::UdpSocket::bind(("0.0.0.0", 0)).await?;
-        for address in addresses {
-            socket.send_to(&[], (address, DISCARD)).await?;
-        }
-        std::io::Result::Ok(())
-    };
-    if let Err(error) = sent.await {
-        tracing::debug!(%error, "guests were not greeted");
-    }
-}
-
-/// The same from the host's IPv6 addresses (RFC 4861 section 7.2.3), which are its own a second or two after they were added
-/// (RFC 4862 section 5.4).
-async fn greet_ipv6(bridge: IfName, from: Vec<Ipv6Addr>, guests: Vec<MacAddr>) {
-    let index = std::fs::read_to_string(format!("/sys/class/net/{bridge}/ifindex")).unwrap_or_default();
-    let Ok(scope) = index.trim().parse::<u32>() else { return };
-    let deadline = Instant::now() + PORT_UP;
-    for address in from {
-        let socket = loop {
-            match tokio::net::UdpSocket::bind((address, 0)).await {
-                Ok(socket) => break socket,
-                Err(_) if Instant::now() < deadline => tokio::time::sleep(LOOK).await,
-                Err(error) => return tracing::debug!(%address, %error, "guests were not greeted"),
-            }
-        };
-        for mac in &guests {
-            let to = SocketAddrV6::new(mac.link_local(), DISCARD, 0, scope);
-            if let Err(error) = socket.send_to(&[], to).await {
-                tracing::debug!(%address, %error, "a guest was not greeted");
-            }
-        }
     }
 }
 
@@ -360,7 +322,7 @@ async fn give_back(handle: &Handle, memos: &[ImportMemo], made: &[NetworkId]) ->
         // libvirt's bridges run the spanning tree protocol, by which ports are deaf at first.
         for pause in [0, 1, 2, 4, 8, 16] {
             tokio::time::sleep(Duration::from_secs(pause)).await;
-            greet(known.clone()).await;
+            greeting::greet(known.clone()).await;
         }
     });
     let ids = memos.iter().map(ImportMemo::id).collect();

@@ -5,6 +5,7 @@ mod commits;
 pub mod dhcpv4;
 pub mod dhcpv6;
 pub mod dns;
+pub mod greeting;
 mod histogram;
 pub mod hook;
 pub mod leases;
