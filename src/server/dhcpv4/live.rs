@@ -383,10 +383,18 @@ fn dhcpcd_gets_its_lease() {
         let (disk, guest) = (Disk::new(), Guest::new("br0", 7).await);
         let (server, _events) = serve(scope("br0"), &disk).await;
         let capture = capture("dhcpcd").await;
-        let text =
-            "mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /var/lib/dhcpcd\nexec dhcpcd -4 -B -c /bin/true eth0\n";
-        let client = guest.script("client", text);
+        let folder = TempDir::new().expect("a folder");
+        let reasons = folder.path().join("reasons");
+        let text = format!(
+            "mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /var/lib/dhcpcd\n\
+             printf '#!/bin/sh\\necho $reason >>{}\\n' >/run/hook; chmod +x /run/hook\n\
+             exec dhcpcd -4 -B -c /run/hook eth0\n",
+            reasons.display()
+        );
+        let client = guest.script("client", &text);
         until("a lease", || guest.addresses().contains("10.77.0.50/24")).await;
+        // A signal that comes before it told of the lease ends its processes in any order, some without a RELEASE.
+        until("its hook", || std::fs::read_to_string(&reasons).is_ok_and(|all| all.contains("BOUND"))).await;
         // Its client identifier is a DUID; the port's address is the MAC's all the same.
         let lease = disk.get(50).expect("on disk");
         assert!(lease.port.is_some() && lease.client.as_bytes()[0] == 0xff, "{lease:?}");
