@@ -300,11 +300,8 @@ async fn serve_bus(handle: Handle, log: Log, counters: Arc<dyn Counters>) {
     let mut delay = DELAY.0;
     let mut complained = false;
     loop {
-        let served = async {
-            let bus = zbus::Connection::system().await?;
-            dbus::serve(bus, handle.clone(), log.clone(), counters.clone()).await
-        };
-        match served.await {
+        let bus = zbus::connection::Builder::system();
+        match dbus::serve(bus, handle.clone(), log.clone(), counters.clone()).await {
             Ok(mut service) => {
                 (delay, complained) = (DELAY.0, false);
                 service.lost().await;

@@ -38,11 +38,11 @@ use crate::{
 use access::Action;
 use export::{Dirty, Exporter, Shared};
 use futures_util::StreamExt;
-use std::sync::Arc;
-use tokio::{sync::broadcast, task::JoinHandle};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::broadcast, task::JoinSet, time::timeout};
 use turns::{Turn, Turns};
 use zbus::{
-    Connection, fdo,
+    Connection, connection, fdo,
     fdo::{RequestNameFlags, RequestNameReply},
     message::Header,
 };
@@ -68,8 +68,21 @@ pub enum DbusError {
          /usr/share/dbus-1/system.d"
     )]
     NameRefused(String),
+    #[error("the bus was silent for too long while {0}")]
+    Silent(&'static str),
     #[error("D-Bus: {0}")]
     Bus(#[from] zbus::Error),
+}
+
+/// How long the bus may take for one step of the way to being served on it. A host has thousands of objects at most, and
+/// they take some 0.2 ms each.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn in_time<T, E>(step: &'static str, work: impl Future<Output = Result<T, E>>) -> Result<T, DbusError>
+where
+    DbusError: From<E>,
+{
+    Ok(timeout(PATIENCE, work).await.map_err(|_| DbusError::Silent(step))??)
 }
 
 /// What every object needs.
@@ -132,7 +145,8 @@ impl Context {
 pub struct Service {
     bus: Connection,
     lost: fdo::NameLostStream,
-    follower: JoinHandle<()>,
+    /// Ends with it.
+    _follower: JoinSet<()>,
 }
 
 impl Service {
@@ -153,16 +167,10 @@ impl Service {
     }
 }
 
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.follower.abort();
-    }
-}
-
-/// Exports everything that is there, follows what comes, and takes the name last, so that whoever sees the name sees
-/// all of it.
+/// Connects, exports everything that is there, follows what comes, and takes the name last, so that whoever sees the
+/// name sees all of it.
 pub async fn serve(
-    bus: Connection,
+    bus: connection::Builder<'_>,
     handle: Handle,
     log: impl LogControl,
     counters: Arc<dyn Counters>,
@@ -171,7 +179,7 @@ pub async fn serve(
 }
 
 async fn serve_to(
-    bus: Connection,
+    bus: connection::Builder<'_>,
     handle: Handle,
     log: impl LogControl,
     access: Access,
@@ -190,13 +198,21 @@ async fn serve_to(
         plans: Turns::new(4, 16),
         lists: Turns::new(8, 128),
     });
-    bus.object_server().at(ROOT, manager::Manager::new(Arc::clone(&context), manager)).await?;
-    bus.object_server().at(ROOT, managed::ObjectManager(Arc::clone(&context))).await?;
-    context.exporter.sync_all(&context, &bus).await?;
-    let follower = tokio::spawn(follow(Arc::clone(&context), bus.clone(), notices));
-    let lost = fdo::DBusProxy::new(&bus).await?.receive_name_lost().await?;
-    let service = Service { bus, lost, follower };
-    match service.bus.request_name_with_flags(BUS_NAME, RequestNameFlags::DO_NOT_QUEUE).await {
+    // The builder waits until calls are taken. On a connection that is there already, an object server starts some time
+    // after it is first asked for, and a call that comes before that is never answered (z-galaxy/zbus#1109).
+    let bus = bus
+        .serve_at(ROOT, manager::Manager::new(Arc::clone(&context), manager))
+        .serve_at(ROOT, managed::ObjectManager(Arc::clone(&context)));
+    let bus = in_time("connecting", bus.build()).await?;
+    in_time("making the objects", context.exporter.sync_all(&context, &bus)).await?;
+    let mut follower = JoinSet::new();
+    follower.spawn(follow(Arc::clone(&context), bus.clone(), notices));
+    let lost = async { fdo::DBusProxy::new(&bus).await?.receive_name_lost().await };
+    let lost = in_time("watching the name", lost).await?;
+    let name = bus.request_name_with_flags(BUS_NAME, RequestNameFlags::DO_NOT_QUEUE);
+    let name = timeout(PATIENCE, name).await.map_err(|_| DbusError::Silent("taking the name"))?;
+    let service = Service { bus, lost, _follower: follower };
+    match name {
         Ok(RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner) => Ok(service),
         Ok(RequestNameReply::Exists | RequestNameReply::InQueue) | Err(zbus::Error::NameTaken) => {
             Err(DbusError::NameTaken)

@@ -83,9 +83,12 @@ impl Bus {
         Self { daemon, address: address.trim().to_owned(), _directory: directory }
     }
 
+    pub fn builder(&self) -> connection::Builder<'_> {
+        connection::Builder::address(self.address.as_str())
+    }
+
     pub async fn connect(&self) -> Connection {
-        let connection = connection::Builder::address(self.address.as_str()).build();
-        super::within(connection).await.expect("the bus takes a connection")
+        super::within(self.builder().build()).await.expect("the bus takes a connection")
     }
 
     /// Waits until somebody has a name.

@@ -121,7 +121,7 @@ async fn a_core_that_does_not_keep_up_makes_busy() {
     let (commands, requests) = tokio::sync::mpsc::channel(1);
     let core = super::Core::stalled(commands, super::host());
     let access = Access::new(Some(nix::unistd::getuid().as_raw()));
-    let _service = serve_with(bus.connect().await, core.handle.clone(), Log::default(), access).await.expect("starts");
+    let _service = serve_with(bus.builder(), core.handle.clone(), Log::default(), access).await.expect("starts");
     let client = bus.connect().await;
     let manager = super::ManagerProxy::new(&client).await.expect("proxy");
     let properties = changes([("name", "blue".into())]);
@@ -276,7 +276,7 @@ async fn leases_plans_and_log_levels() {
 #[tokio::test]
 async fn the_name_is_for_one() {
     let bench = Bench::start().await;
-    let second = serve_with(bench.bus.connect().await, bench.core.handle.clone(), Log::default(), Access::default());
+    let second = serve_with(bench.bus.builder(), bench.core.handle.clone(), Log::default(), Access::default());
     assert!(matches!(within(second).await, Err(DbusError::NameTaken)));
 
     // What was there before is there again, once the name is free.
@@ -285,10 +285,22 @@ async fn the_name_is_for_one() {
     service.stop().await;
     let manager = super::ManagerProxy::new(&client).await.expect("proxy");
     assert!(matches!(manager.get_port("web").await, Err(Error::Bus(_))));
-    let again = serve_with(bus.connect().await, core.handle.clone(), Log::default(), Access::default());
+    let again = serve_with(bus.builder(), core.handle.clone(), Log::default(), Access::default());
     let _again = within(again).await.expect("the name is free");
     let port = manager.get_port("web").await.expect("exported again");
     assert!(matches!(parse_path(&port), Some((Kind::Port, _))));
+}
+
+#[tokio::test]
+async fn a_silent_bus_is_not_waited_for_without_end() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let socket = folder.path().join("bus");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    let address = format!("unix:path={}", socket.display());
+    let core = super::Core::start(super::host());
+    let bus = zbus::connection::Builder::address(address.as_str());
+    let served = serve_with(bus, core.handle.clone(), Log::default(), Access::default()).await;
+    assert!(matches!(served, Err(DbusError::Silent("connecting"))), "{served:?}");
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ impl Counters for Taps {
 }
 
 pub async fn serve_with(
-    bus: Connection,
+    bus: zbus::connection::Builder<'_>,
     handle: crate::reconciler::Handle,
     log: Log,
     access: Access,
@@ -119,7 +119,7 @@ impl Bench {
 
     pub async fn on(bus: Bus, access: Access) -> Self {
         let core = Core::start(host());
-        let service = within(serve_with(bus.connect().await, core.handle.clone(), Log::default(), access)).await;
+        let service = within(serve_with(bus.builder(), core.handle.clone(), Log::default(), access)).await;
         Self { client: bus.connect().await, core, service: service.expect("the service starts"), bus }
     }
 
