@@ -70,10 +70,7 @@ test: root ## all tests, those on real guests and kernels too (root)
 	$(call say,tests that need no root)
 	$(CARGO) test $(CARGOFLAGS) --no-fail-fast
 	$(call say,tests on private hosts$(comma) User Mode Linux hosts and the stock kernel; $(TEST_THREADS) at once)
-	@rm -rf target/tmp/failed
-	VMFABRIC_BIN=$(abspath target/debug) \
-	  $(CARGO) test $(CARGOFLAGS) --no-fail-fast --tests -- --ignored --test-threads=$(TEST_THREADS) || \
-	  { echo "== what failed on such hosts$(comma) each with its last lines"; tail -n 60 target/tmp/failed/* 2>/dev/null; exit 1; }
+	@VMFABRIC_BIN=$(abspath target/debug) CARGO="$(CARGO)" CARGOFLAGS="$(CARGOFLAGS)" $(RIG)/root-tests $(TEST_THREADS)
 
 comma := ,
 

@@ -13,8 +13,11 @@ mod neighbours;
 mod vlan;
 
 use std::{
+    fs::{self, File},
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Instant,
 };
 
 /// A host in namespaces of this machine, with its kernel.
@@ -61,15 +64,20 @@ fn run(command: &mut Command) {
 }
 
 /// What a command that succeeds prints; fails with all that one prints that does not, and keeps it where `make test` finds it
-/// to show it last.
+/// to show it last. How long each took is there too.
 fn finished(command: &mut Command) -> String {
+    let start = Instant::now();
     let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let name = std::thread::current().name().unwrap_or("main").to_owned();
+    let took = format!("{:6.1} s  {name}\n", start.elapsed().as_secs_f64());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let list = File::options().create(true).append(true).open(folder.join("took"));
+    list.and_then(|mut list| list.write_all(took.as_bytes())).expect("cargo's folder can be written to");
     let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     if !output.status.success() {
         let told = format!("{command:?}: {}\n{out}\n{err}", output.status);
-        let name = std::thread::current().name().unwrap_or("main").replace("::", ".");
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("failed");
-        let kept = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(folder.join(name), &told));
+        let folder = folder.join("failed");
+        let kept = fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join(name.replace("::", ".")), &told));
         panic!("{told}\n{kept:?}");
     }
     out
