@@ -199,6 +199,54 @@ fn foreign_part(host: &Observed) -> Foreign {
     (links, vlans)
 }
 
+/// What somebody, or the kernel, did to what is ours behind our back.
+#[derive(Debug, Clone)]
+struct Damage {
+    kind: u8,
+    which: usize,
+    id: u16,
+}
+
+fn damage() -> impl Strategy<Value = Vec<Damage>> {
+    let one = (0u8..13, any::<usize>(), 1u16..60).prop_map(|(kind, which, id)| Damage { kind, which, id });
+    prop::collection::vec(one, 1..8)
+}
+
+fn harm(host: &mut Observed, damage: &Damage) {
+    let state = &mut host.datapath;
+    let ours: Vec<_> = state.links.iter().filter(|(_, link)| link.is_owned()).map(|(name, _)| name.clone()).collect();
+    let bridges = ours.iter().filter(|name| name.as_str().starts_with("vmf-")).cloned().collect::<Vec<_>>();
+    let pick = |from: &[IfName]| (!from.is_empty()).then(|| from[damage.which % from.len()].clone());
+    let (Some(link), Some(bridge)) = (pick(&ours), pick(&bridges)) else { return };
+    match damage.kind {
+        0 => state.links.get_mut(&link).expect("ours").master = Some(None),
+        1 => state.links.get_mut(&link).expect("ours").master = Some(Some(if_name("br0"))),
+        2 => state.links.get_mut(&link).expect("ours").up = Some(false),
+        3 => state.links.get_mut(&link).expect("ours").mtu = Some(1280),
+        4 => drop(state.vlans.insert((link, vid(damage.id)), VlanEntry::Tagged)),
+        5 => state.vlans.retain(|(name, _), _| *name != link),
+        6 => drop(state.addresses.insert((bridge, "203.0.113.77/24".parse().expect("address")))),
+        7 => state.addresses.retain(|(name, _)| *name != bridge),
+        8 => state.tables.clear(),
+        9 => state.tables.values_mut().for_each(|table| table.hold = Hold::Open),
+        10 => {
+            if let Some(LinkKind::Bridge(settings)) = &mut state.links.get_mut(&bridge).expect("ours").kind {
+                *settings = BridgeSettings { vlan_filtering: !settings.vlan_filtering, default_pvid: Some(1) };
+            }
+        }
+        11 => {
+            // As `ip link delete` does.
+            state.links.remove(&bridge);
+            for link in state.links.values_mut().filter(|link| link.master() == Some(&bridge)) {
+                link.master = Some(None);
+            }
+            state.vlans.retain(|(name, _), _| *name != bridge);
+            state.addresses.retain(|(name, _)| *name != bridge);
+        }
+        _ => state.limits.retain(|(name, _), _| *name != link),
+    }
+}
+
 /// Says how the host differs from what was wanted, without asking diff.
 fn shortfall(host: &Observed, intent: &Intent, attachments: &BTreeMap<PortId, IfName>) -> Option<String> {
     let (config, previous) = (host_config(), previous_of(host));
@@ -282,6 +330,8 @@ proptest! {
             prop_assert!(left.is_empty(), "left: {}", left.iter().map(|c| c.to_string()).collect::<Vec<_>>().join("; "));
             prop_assert_eq!(&foreign_part(&host), &untouched);
             prop_assert_eq!(shortfall(&host, &intent, &attachments), None);
+            let same = diff(&host.datapath, &host.datapath, Scope::Full);
+            prop_assert!(same.is_empty(), "{same:?}");
         }
         let nothing = changes_to(&host, &Intent::default(), &BTreeMap::new());
         for change in &nothing {
@@ -291,6 +341,23 @@ proptest! {
         prop_assert!(host.datapath.tables.is_empty());
         prop_assert!(host.datapath.admissions.values().all(BTreeSet::is_empty));
         prop_assert!(host.datapath.links.keys().all(|name| !name.as_str().starts_with("vmf-")));
+    }
+
+    /// Whatever was done to what is ours is put right, and nothing of others is touched.
+    #[test]
+    fn what_is_damaged_is_mended(sketch in sketch(), damages in damage()) {
+        let (intent, attachments) = build(&sketch);
+        let mut host = bare_host(10);
+        let untouched = foreign_part(&host);
+        settle(&mut host, &intent, &attachments);
+        for damage in &damages {
+            harm(&mut host, damage);
+        }
+        settle(&mut host, &intent, &attachments);
+        let left = changes_to(&host, &intent, &attachments);
+        prop_assert!(left.is_empty(), "left: {}", left.iter().map(|c| c.to_string()).collect::<Vec<_>>().join("; "));
+        prop_assert_eq!(shortfall(&host, &intent, &attachments), None);
+        prop_assert_eq!(&foreign_part(&host), &untouched);
     }
 
     /// A stop after every single change, then a new plan from what is there, reaches the same state.
@@ -363,6 +430,53 @@ proptest! {
         let left = changes_to(&host, &intent, &attachments);
         prop_assert!(left.is_empty(), "left: {}", left.iter().map(|c| c.to_string()).collect::<Vec<_>>().join("; "));
     }
+}
+
+/// What plans say, as a person reads them; the text that is meant is in `tests/data/plans.txt`.
+#[test]
+fn plans_read_as_they_did() {
+    let guest = |network, tagged: &[u16], qos| (network, true, tagged.to_vec(), qos);
+    let cases = [
+        ("a network with NAT, and a guest", vec![(0, 2, Some(Forward::Nat))], vec![guest(0, &[], 0)]),
+        ("a flat network, and a guest whose rates are limited", vec![(1, 2, None)], vec![guest(0, &[], 3)]),
+        ("a VLAN, routed, and a guest", vec![(2, 10, Some(Forward::Routed))], vec![guest(0, &[], 0)]),
+        ("a trunk beside a VLAN", vec![(1, 2, None), (2, 10, None)], vec![guest(0, &[20, 30], 0), guest(1, &[], 0)]),
+        ("a VLAN on a bridge of somebody else's", vec![(3, 20, None)], vec![guest(0, &[], 0)]),
+    ];
+    let mut text = String::new();
+    for (title, networks, ports) in cases {
+        let (intent, attachments) = build(&Sketch { networks, ports });
+        let mut host = bare_host(2);
+        let mut told = |what: &str, intent: &Intent, attachments: &BTreeMap<PortId, IfName>| {
+            text += &format!("# {what}\n");
+            for change in changes_to(&host, intent, attachments) {
+                text += &format!("{change}\n");
+                host.datapath.apply(&change).unwrap_or_else(|error| panic!("{change}: {error}"));
+            }
+        };
+        told(title, &intent, &attachments);
+        told(&format!("{title}: its guests stop"), &intent, &BTreeMap::new());
+        told(&format!("{title}: all of it goes"), &Intent::default(), &BTreeMap::new());
+    }
+    let meant = include_str!("../../tests/data/plans.txt");
+    assert!(text == meant, "plans read otherwise than in tests/data/plans.txt; if that is meant, it is to be:\n{text}");
+}
+
+#[test]
+fn names_that_fit_no_interface_get_one_of_their_own() {
+    let id = |n: u128| NetworkId(Uuid::from_u128(n << 104));
+    let (long, other) = ("a-network-whose-name-is-longer-than-that-of-any-bridge-could-be", "lab");
+    let names: BTreeSet<_> = (1..4).map(|n| Network::bridge_name(id(n), long)).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert_eq!(Network::bridge_name(id(1), other), if_name("vmf-lab"));
+    let (mut intent, host) = (Intent::default(), host_config());
+    let draft: NetworkDraft =
+        serde_json::from_value(serde_json::json!({ "name": long, "physical_network": "lan", "vlan": 4094 }))
+            .expect("a draft");
+    let network = draft.complete(id(1), &intent, None).expect("complete");
+    assert_eq!(gateway_name(&network, &if_name("vmf-elevenchars")), if_name("vmf-000001.4094"));
+    assert_eq!(gateway_name(&network, &if_name("vmf-lan")), if_name("vmf-lan.4094"));
+    let _ = intent.apply(vec![crate::intent::Change::PutNetwork(network)], &host).expect("valid");
 }
 
 #[test]

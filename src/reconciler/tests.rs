@@ -188,6 +188,48 @@ async fn a_guest_starts_on_a_fresh_host_and_survives_a_kill() {
     assert_eq!(again.handle.view().intent.port(ports[0].id), Some(&ports[0]));
 }
 
+#[tokio::test]
+async fn what_is_told_again_changes_nothing() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&host, &store).await;
+    let domain = guest("web", "nat");
+    daemon.hook(HookEvent::Start(domain.clone())).await.expect("started");
+    daemon.settled().await;
+    host.take_applied();
+    let name = if_name("vnet0");
+    let link = host.observed().datapath.links[&name].clone();
+    let state = crate::libvirt::DomainState {
+        uuid: domain.uuid,
+        name: domain.name.clone(),
+        active: true,
+        persistent: false,
+        definition: Ok(domain.clone()),
+    };
+    for _ in 0..2 {
+        daemon.hook(HookEvent::Prepare(domain.clone())).await.expect("prepared");
+        daemon.hook(HookEvent::Start(domain.clone())).await.expect("started");
+        let event = crate::backend::LinkEvent::Link { name: name.clone(), link: link.clone(), mac: None };
+        daemon.links.send(event).await.expect("told");
+        daemon.libvirt.send(LibvirtEvent::Domain(state.clone())).await.expect("told");
+        assert_eq!(daemon.plan().await, Vec::<String>::new());
+    }
+    assert_eq!(host.take_applied(), Vec::new());
+    assert_eq!(daemon.handle.view().intent.ports().count(), 1);
+}
+
+#[tokio::test]
+async fn the_first_network_keeps_off_the_hosts_blocks() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    host.plug(if_name("eth0"), tap());
+    for address in ["192.168.123.5/24", "192.168.124.1/32"] {
+        let address = (if_name("eth0"), address.parse().expect("an address"));
+        host.with(|observed| observed.datapath.addresses.insert(address));
+    }
+    let daemon = Daemon::start(&host, &store).await;
+    let blocks: Vec<_> = daemon.handle.view().intent.subnets().map(|subnet| subnet.cidr.to_string()).collect();
+    assert_eq!(blocks, ["192.168.125.0/24"]);
+}
+
 /// The kernel refuses after every possible number of changes, the daemon is killed, and the next one gets there.
 #[tokio::test]
 async fn a_failure_anywhere_and_a_restart_converge() {
