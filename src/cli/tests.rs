@@ -175,7 +175,7 @@ async fn documents() {
     assert!(text.starts_with(&format!("{file}:4: ports[0]: address 10.9.0.1 is outside")), "{text}");
     bad("  mac: 52:54:00:00:00:01").expect("written");
     let text = fails(&bench, &format!("apply -f {file} --yes"), 4).await;
-    assert!(text.contains("52:54:00:00:00:01 is used already on network 'lab' by port 'db'"), "{text}");
+    assert!(text.contains("52:54:00:00:00:01 is used already on network 'lab' by port 'db'; choose another"), "{text}");
     fails(&bench, "network show red", 3).await;
     assert!(fails(&bench, "apply -f /nonexistent.toml", 2).await.contains("/nonexistent.toml"));
 

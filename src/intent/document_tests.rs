@@ -136,7 +136,10 @@ fn ports_may_trade_what_is_unique() {
     assert!(clash.contains("ports[") && clash.contains("10.1.0.6 is held already"), "{clash}");
     let new =
         json!({"ports": [{"name": "three", "network": "a", "mac": "52:54:00:00:00:03", "addresses": ["10.1.0.5"]}]});
-    assert_eq!(refusal(&intent, new), "ports[0]: address 10.1.0.5 is held already by port 'two'");
+    assert_eq!(
+        refusal(&intent, new),
+        "ports[0]: address 10.1.0.5 is held already by port 'two'; choose another, or take it from that port"
+    );
     let new = json!({"ports": [{"name": "three", "network": "a", "mac": "52:54:00:00:00:03"},
         {"name": "one", "network": "a", "mac": "52:54:00:00:00:01"}]});
     assert!(refusal(&intent, new).contains("52:54:00:00:00:01 is used already on network 'a' by port 'two'"));

@@ -510,7 +510,7 @@ fn place(intent: &Intent, network: &Network, address: IpAddr) -> Result<FixedIp,
         let blocks: Vec<_> = intent.subnets_of(network.id).map(|subnet| subnet.cidr.to_string()).collect();
         let blocks = if blocks.is_empty() { "it has none".to_owned() } else { format!("it has {}", blocks.join(", ")) };
         IntentError::Invalid(format!(
-            "address {address} is outside the subnets of network '{}' ({blocks})",
+            "address {address} is outside the subnets of network '{}' ({blocks}); choose one inside, or create a subnet for it",
             network.name
         ))
     })

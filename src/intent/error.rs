@@ -11,9 +11,11 @@ pub enum IntentError {
     NameTaken { kind: &'static str, name: String },
     #[error("'{name}' is the name of more than one port; use its id")]
     Ambiguous { name: String },
-    #[error("MAC address {mac} is used already on network '{network}' by port {port}")]
+    #[error(
+        "MAC address {mac} is used already on network '{network}' by port {port}; choose another, or delete that port"
+    )]
     MacTaken { mac: MacAddr, network: ResourceName, port: String },
-    #[error("address {address} is held already by port {port}")]
+    #[error("address {address} is held already by port {port}; choose another, or take it from that port")]
     AddressTaken { address: IpAddr, port: String },
     #[error("address {address} is outside subnet {cidr}; choose one inside it")]
     OutsideSubnet { address: IpAddr, cidr: IpNet },
@@ -37,10 +39,12 @@ pub enum IntentError {
         "there is no physical network '{name}'; vmfabricd.toml knows {known}. Add [physical_networks.{name}] there and reload"
     )]
     UnknownPhysicalNetwork { name: ResourceName, known: String },
-    #[error("VLAN {vid} on physical network '{physical_network}' is network '{network}' already")]
+    #[error(
+        "VLAN {vid} on physical network '{physical_network}' is network '{network}' already; use that network, or choose another VLAN"
+    )]
     VlanTaken { vid: VlanId, physical_network: ResourceName, network: ResourceName },
     #[error(
-        "physical network '{physical_network}' already carries the flat network '{network}'; one uplink has one untagged network"
+        "physical network '{physical_network}' already carries the flat network '{network}'; one uplink has one untagged network: use that one, or give this one a VLAN"
     )]
     FlatTaken { physical_network: ResourceName, network: ResourceName },
     #[error(
