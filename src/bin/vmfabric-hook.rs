@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 use vmfabric::{
+    intent::NicSource,
     libvirt::domain_xml::{self, MAX_XML, parse_domain, parse_network_hook},
     reconciler::{HookIndex, source_of},
     server::hook::{HookAnswer, HookRequest, SOCKET},
@@ -101,14 +102,23 @@ fn ask(request: &HookRequest, xml: &[u8], patience: Duration) -> io::Result<Hook
 
 /// What of this guest is ours, as far as the index on disk tells. `None`: nothing.
 fn claimed(request: &HookRequest, xml: &[u8]) -> Option<String> {
-    let index = std::fs::read(HookIndex::PATH).ok()?;
-    let index: HookIndex = serde_json::from_slice(&index).unwrap_or_default();
+    let index: Option<HookIndex> = match std::fs::read(HookIndex::PATH) {
+        Ok(index) => serde_json::from_slice(&index).ok(),
+        // There never was a daemon.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(_) => None,
+    };
+    // One that cannot be read may have named any network.
+    let claims = |domain, mac, source: &NicSource, wish| match &index {
+        Some(index) => index.claims(domain, mac, source, wish),
+        None => wish || matches!(source, NicSource::Network { .. } | NicSource::Bridge(_)),
+    };
     let xml = std::str::from_utf8(xml).ok()?;
     if request.driver == "network" {
         let hook = parse_network_hook(xml).ok()?;
         let port = hook.port?;
-        let source = vmfabric::intent::NicSource::Network { name: hook.network_name, bridge: port.bridge };
-        let ours = index.claims(port.owner_uuid, port.mac, &source, false);
+        let source = NicSource::Network { name: hook.network_name, bridge: port.bridge };
+        let ours = claims(port.owner_uuid, port.mac, &source, false);
         return ours.then(|| format!("NIC {} of guest '{}'", port.mac, port.owner_name));
     }
     let domain = match parse_domain(xml) {
@@ -116,7 +126,7 @@ fn claimed(request: &HookRequest, xml: &[u8]) -> Option<String> {
         // What speaks of us and cannot be understood is not let through.
         Err(error) => return xml.contains(domain_xml::METADATA_NS).then(|| format!("a guest ({error})")),
     };
-    let ours = |nic: &&domain_xml::Nic| index.claims(domain.uuid, nic.mac, &source_of(&nic.source), nic.wish.is_some());
+    let ours = |nic: &&domain_xml::Nic| claims(domain.uuid, nic.mac, &source_of(&nic.source), nic.wish.is_some());
     let nic = domain.nics.iter().find(ours)?;
     Some(format!("NIC {} of guest '{}'", nic.mac, domain.name))
 }

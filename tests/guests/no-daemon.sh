@@ -13,6 +13,19 @@ need "a guest starts while the daemon is there" virsh start lives
 need "it has a lease" has_lease lives
 gateway=192.168.123.1
 
+hook_is_silent() { # whatever it is told of, but for what comes before a guest runs
+  local file driver operation sub output
+  for file in "$VMFABRIC_RIG"/../data/hooks/*.xml /dev/null "$RIG_LOGS/garbage"; do
+    case ${file##*/} in
+      qemu-prepare-* | qemu-start-* | network-port-created-*) continue ;;
+      *.xml) IFS=- read -r driver operation sub <<<"$(basename "$file" .xml | sed 's/-hotplug//; s/port-deleted/port_deleted/')" ;;
+      *) driver=qemu operation=reconnect sub=begin ;;
+    esac
+    output=$("/etc/libvirt/hooks/$driver.d/vmfabric" any "${operation/_/-}" "$sub" - <"$file" 2>&1) && [ -z "$output" ] ||
+      { echo "${file##*/}: status $?, and: $output"; return 1; }
+  done
+}
+head -c 100000 /dev/urandom >"$RIG_LOGS/garbage"
 reconnects() { stop_libvirt && start_libvirt && running "$1"; }
 without_daemon() { # HOW SECONDS FOREIGN-SECONDS
   check "daemon $1: a guest on our network does not start, and it says what to do" within "$2" \
@@ -30,13 +43,21 @@ without_daemon() { # HOW SECONDS FOREIGN-SECONDS
   check "daemon $1: a NIC of our network is not plugged" within "$2" \
     fails_saying "52:54:00:30:00:05|vmfabricd does not answer" \
     virsh attach-device lives /dev/stdin --live <<<"$(nic_xml 52:54:00:30:00:05 network=nat)"
+  check "daemon $1: of all else the hook says nothing, and succeeds" hook_is_silent
   check "daemon $1: a NIC on another bridge is plugged, and unplugged" eval '
     nic_xml 52:54:00:30:00:06 bridge=br-other >/run/rig/nic.xml
     virsh attach-device lives /run/rig/nic.xml --live && virsh detach-device lives /run/rig/nic.xml --live'
 }
 
+check "daemon there: of what does not come before a guest runs the hook says nothing, and succeeds" hook_is_silent
 stop_vmfabricd KILL
 without_daemon dead 5 5
+index=/var/lib/vmfabric/hook-index.json
+cp "$index" "$RIG_LOGS/index" && head -c 10 "$RIG_LOGS/index" >"$index"
+check "daemon dead, and its index damaged: a guest on our network does not start" \
+  fails_saying "52:54:00:30:00:01|ours|vmfabricd does not answer" virsh start ours
+check "daemon dead, and its index damaged: a guest without a NIC starts" eval 'virsh start bare && virsh destroy bare'
+cp "$RIG_LOGS/index" "$index"
 check "daemon dead: a guest is destroyed" virsh destroy lives
 check "the daemon starts" start_vmfabricd
 check "nothing is left of the guest that stopped meanwhile" eventually eval 'nothing_bound && plan_is_empty'
