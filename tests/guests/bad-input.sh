@@ -53,7 +53,7 @@ define_guest waits $mac network=nat
 stop_vmfabricd
 check "another DNS server is on port 53" others_server 53
 check "the daemon starts" start_vmfabricd
-check "status says so" eventually problem_says "53"
+check "status says so, and what to do" eventually problem_says "53.*ss -lntup.*stop it"
 vmfabric status | sed -n '/^problems/,$s/^/                 /p'
 check "a guest starts, and has a lease" eval 'virsh start waits && has_lease waits'
 kill $other
@@ -65,7 +65,7 @@ stop_vmfabricd
 check "another DHCP server is on port 67" others_server 67 --port=0 --dhcp-leasefile=/run/rig/dnsmasq.leases \
   --dhcp-range=10.57.0.10,10.57.0.20
 check "the daemon starts" start_vmfabricd
-check "status says so" eventually problem_says "67"
+check "status says so, and what to do" eventually problem_says "67.*dnsmasq.*stop it"
 vmfabric status | sed -n '/^problems/,$s/^/                 /p'
 kill $other
 check "when the other ends, all is well" eventually vmfabric status

@@ -5,7 +5,7 @@ stage
 bridge=$(vmfabric --json network show nat | sed -n 's/.*"bridge": "\(.*\)".*/\1/p')
 gateway=192.168.123.1
 define_guest web
-define_guest db 52:54:00:40:00:01 network=nat
+GUEST_HOST=itself define_guest db 52:54:00:40:00:01 network=nat
 need "a guest without a NIC starts" virsh start web
 need "another, with one, starts" virsh start db
 need "it has a lease" has_lease db
@@ -37,10 +37,15 @@ for source in network=nat bridge="$bridge"; do
   check "$source: the plan is empty" eventually plan_is_empty
   wait_for $LONG guest_run web '! ls -d /sys/class/net/eth*'
 done
-check "a port made beforehand, for a NIC that comes" vmfabric port create nat --mac $one --address 192.168.123.77 --name mine
+check "a port made beforehand, for a NIC that comes" vmfabric port create nat --mac $one --address 192.168.123.77 --name mine --dns-name asked
 check "the NIC is plugged" plug $one network=nat
 check "it has that port" eventually port_is mine status active
 check "and its address" eventually guest_run web "ip addr show | grep -w 192.168.123.77"
+resolves() { guest_run "$1" "nslookup $2 $gateway" | tee /dev/stderr | grep -w -- "$3"; } # GUEST QUESTION ANSWER
+check "the port's DNS name resolves" eventually resolves db asked.nat.internal 192.168.123.77
+check "and its address says that name" eventually resolves db 192.168.123.77 asked.nat.internal
+check "a guest resolves by its libvirt name, whatever it calls itself" eventually resolves web db.nat.internal "$db"
+check "and by what it calls itself" eventually resolves web itself.nat.internal "$db"
 check "it is unplugged" unplug $one network=nat
 check "the port stays, and is down" eventually port_is mine status down
 check "a NIC is plugged, with the daemon restarted right behind it" eval "plug $two network=nat; stop_vmfabricd KILL; start_vmfabricd"

@@ -18,6 +18,11 @@ bridge=$(vmfabric --json network show nat | sed -n 's/.*"bridge": "\(.*\)".*/\1/
 sees_first_frame() { # the probe that the guest sends as it raises its NIC arrived behind the filters
   grep -q "$first > ff:ff:ff:ff:ff:ff" "$RIG_LOGS/capture.txt" || { cat "$RIG_LOGS/capture.txt"; return 1; }
 }
+all_dhcp_answered() { # the first message too, however often it was said
+  local asked answered
+  asked=$(grep -c 'BOOTP/DHCP, Request' "$RIG_LOGS/capture.txt") answered=$(grep -c 'BOOTP/DHCP, Reply' "$RIG_LOGS/capture.txt")
+  [ "$asked" -ge 2 ] && [ "$asked" = "$answered" ] || { cat "$RIG_LOGS/capture.txt"; return 1; }
+}
 plug() { virsh attach-device web /dev/stdin --live <<<"$(nic_xml "$second" "$1")"; }
 
 case $trigger in
@@ -28,14 +33,12 @@ case $trigger in
     check "before the guest runs, its tap $tap is bound" bound "$tap"
     check "its port is active" port_is "$first" status active
     check "its port knows the tap" port_is "$first" tap "$tap"
-    tcpdump -nel -i "$bridge" "ether src $first" >"$RIG_LOGS/capture.txt" 2>"$RIG_LOGS/tcpdump.log" &
+    tcpdump -nel -i "$bridge" "ether host $first" >"$RIG_LOGS/capture.txt" 2>"$RIG_LOGS/tcpdump.log" &
     wait_for 10 grep -q 'listening on' "$RIG_LOGS/tcpdump.log"
     check "virsh resume web" virsh resume web
     check "web has a lease" has_lease web
     check "its first frame arrived" eventually sees_first_frame
-    up=$(sed -n 's/.*GUEST-NIC eth0.*up=\([0-9.]*\).*/\1/p' "$RIG_LOGS/web.log")
-    leased=$(lease_field "$(wait_lease web)" up)
-    check "its first DHCP message was heard: NIC up at $up s, lease at $leased s" awk "BEGIN { exit !($leased - $up < 1) }"
+    check "its first DHCP message was heard, and all others" eventually all_dhcp_answered
     ;;
   netlink)
     check "a port is made for a NIC that comes" vmfabric port create nat --mac "$first"

@@ -111,7 +111,7 @@ nic_xml() {
 }
 
 # domain_xml NAME [MAC SOURCE]...: a small guest with these NICs. GUEST_XML: more elements of <domain> (metadata, uuid),
-# GUEST_DEVICES: of <devices>; GUEST_MEMORY: MiB; GUEST_ON_CRASH: what libvirt then does (default: destroy).
+# GUEST_DEVICES: of <devices>; GUEST_MEMORY: MiB; GUEST_ON_CRASH: what libvirt then does (default: destroy); GUEST_HOST: its host name (default: NAME).
 # GUEST_KERNEL: `small`, the rig's own (default), or `stock`, Debian's
 domain_xml() {
   local name=$1 nics="" memory kernel initrd
@@ -137,7 +137,7 @@ domain_xml() {
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>
     <kernel>$kernel</kernel><initrd>$initrd</initrd>
-    <cmdline>console=ttyS0 quiet panic=-1 host=$name</cmdline>
+    <cmdline>console=ttyS0 quiet panic=-1 host=${GUEST_HOST-$name}</cmdline>
   </os>
   <features><acpi/></features>
   <clock offset='utc'/>
