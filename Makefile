@@ -26,8 +26,8 @@ CARGO ?= cargo
 CARGOFLAGS ?= --locked
 # Where `install` takes the binaries from.
 BIN_DIR ?= target/release
-# Tests that start guests and hosts: how many at once. One more runs beside them.
-TEST_THREADS ?= 2
+# Tests that start guests and hosts: how many at once.
+TEST_THREADS ?= 3
 
 INSTALL ?= install
 RIG := tests/rig
