@@ -483,9 +483,14 @@ fn the_kernel_judges_as_the_model() {
                 let (from, network, _) = random.one(&PORTS);
                 let (packet, towards) = generate::packet(from, house.host.get(&network).copied(), &mut random);
                 if let Some(inner) = packet.ip().filter(|inner| !tracked(inner)) {
-                    // A protocol without ports has one connection between two addresses.
-                    let (a, b) = (inner.source.min(inner.destination), inner.source.max(inner.destination));
-                    let zone = if towards == Towards::Host { 0 } else { network };
+                    // A protocol without ports has one connection between two addresses. Behind NAT all guests have the
+                    // host's: of two that speak to one address, the kernel drops the second.
+                    let (zone, a, b) = match towards {
+                        Towards::Host => (0, inner.destination, inner.destination),
+                        Towards::Bridge => {
+                            (network, inner.source.min(inner.destination), inner.source.max(inner.destination))
+                        }
+                    };
                     if !flows.insert((a, b, inner.protocol(), zone)) {
                         continue;
                     }
