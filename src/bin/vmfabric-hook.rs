@@ -108,10 +108,9 @@ fn claimed(request: &HookRequest, xml: &[u8]) -> Option<String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(_) => None,
     };
-    // One that cannot be read may have named any network.
     let claims = |domain, mac, source: &NicSource, wish| match &index {
         Some(index) => index.claims(domain, mac, source, wish),
-        None => wish || matches!(source, NicSource::Network { .. } | NicSource::Bridge(_)),
+        None => HookIndex::may_claim(source, wish),
     };
     let xml = std::str::from_utf8(xml).ok()?;
     if request.driver == "network" {

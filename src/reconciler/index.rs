@@ -50,4 +50,9 @@ impl HookIndex {
         };
         wish || placed || self.nics.contains(&(domain, mac))
     }
+
+    /// The same where the index is there and cannot be read: it may have named any network and any bridge.
+    pub fn may_claim(source: &NicSource, wish: bool) -> bool {
+        wish || matches!(source, NicSource::Network { .. } | NicSource::Bridge(_))
+    }
 }
