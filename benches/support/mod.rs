@@ -50,7 +50,10 @@ impl Figure {
 
     /// The same relative to `floor`.
     pub fn ratio(&self, floor: Duration) -> Figure {
-        let times = |time: Duration| format!("{:.1}x", time.as_secs_f64() / floor.as_secs_f64());
+        let times = |time: Duration| match time.as_secs_f64() / floor.as_secs_f64() {
+            ratio if ratio < 1.0 => format!("{ratio:.3}x"),
+            ratio => format!("{ratio:.1}x"),
+        };
         match self {
             Figure::Spread(samples) => Figure::Text(format!(
                 "{} / {}",
