@@ -200,7 +200,9 @@ fn the_page_of_the_bus_is_current_and_names_every_member() {
          org.vmfabric1 \\- the D\\-Bus interface of vmfabricd\n.SH DESCRIPTION\n\
          On the system bus \\fBvmfabricd\\fR(8) has the name \\fBorg.vmfabric1\\fR: a Manager at \\fB/org/vmfabric1\\fR, which is\n\
          an ObjectManager too, and an object for each network, subnet, port, security group and address group. Anybody may\n\
-         read; who changes something is asked for a polkit action, \\fBorg.vmfabric1.manage\\-networks\\fR and its like.\n\
+         read; who changes something is asked for a polkit action: \\fBorg.vmfabric1.create\\-\\fR, \\fBchange\\-\\fR or\n\
+         \\fBdelete\\-\\fR with \\fBnetworks\\fR, \\fBsubnets\\fR, \\fBports\\fR, \\fBsecurity\\-groups\\fR or\n\
+         \\fBaddress\\-groups\\fR, \\fBapply\\fR, \\fBimport\\-networks\\fR and \\fBset\\-log\\-level\\fR.\n\
          Dictionaries with unknown keys are refused. Errors are \\fBorg.vmfabric1.Error.\\fR: \\fBNotFound\\fR,\n\
          \\fBInvalidArgument\\fR, \\fBConflict\\fR, \\fBAddressExhausted\\fR, \\fBInUse\\fR, \\fBNotAuthorized\\fR, \\fBBusy\\fR,\n\
          \\fBStoreFailed\\fR and \\fBFailed\\fR; their texts say what to do.\n",

@@ -1,6 +1,6 @@
 use super::{
-    Context, Error,
-    access::Action,
+    Context, Error, Kind,
+    access::{Action, Verb},
     export::{Dirty, Exported, Known, Shared},
     info::{AddressGroupInfo, Changes},
     path,
@@ -55,7 +55,7 @@ impl AddressGroupObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
-        self.context.authorize(bus, &header, Action::ManageSecurityGroups).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Change, Kind::AddressGroup)).await?;
         let draft = self.context.handle.view().intent.address_group(self.id).map(AddressGroupDraft::of);
         let patch = value::patch_of(&changes, draft)?;
         self.context.handle.call(|reply| Command::Group(GroupCommand::UpdateAddresses(self.id, patch, reply))).await?;
@@ -67,7 +67,7 @@ impl AddressGroupObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
-        self.context.authorize(bus, &header, Action::ManageSecurityGroups).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Delete, Kind::AddressGroup)).await?;
         self.context.handle.call(|reply| Command::Group(GroupCommand::DeleteAddresses(self.id, reply))).await?;
         self.context.sync(bus, Dirty::address_group(self.id)).await
     }
@@ -78,7 +78,7 @@ impl AddressGroupObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
-        self.context.authorize(bus, &header, Action::ManageSecurityGroups).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Change, Kind::AddressGroup)).await?;
         let more = prefixes(&addresses)?;
         self.context.handle.call(|reply| Command::Group(GroupCommand::AddAddresses(self.id, more, reply))).await?;
         self.context.sync(bus, Dirty::address_group(self.id)).await
@@ -90,7 +90,7 @@ impl AddressGroupObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
-        self.context.authorize(bus, &header, Action::ManageSecurityGroups).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Change, Kind::AddressGroup)).await?;
         let fewer = prefixes(&addresses)?;
         self.context.handle.call(|reply| Command::Group(GroupCommand::RemoveAddresses(self.id, fewer, reply))).await?;
         self.context.sync(bus, Dirty::address_group(self.id)).await

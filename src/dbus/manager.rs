@@ -1,6 +1,6 @@
 use super::{
-    Context, Error,
-    access::{Action, FREE_DOCUMENT, MAX_DOCUMENT},
+    Context, Error, Kind,
+    access::{Action, FREE_DOCUMENT, MAX_DOCUMENT, Verb},
     document::{self, Options},
     export::{Dirty, Shared},
     info::ManagerInfo,
@@ -42,7 +42,7 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<OwnedObjectPath, Error> {
-        self.context.authorize(bus, &header, Action::ManageNetworks).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Create, Kind::Network)).await?;
         let draft = value::parse(&properties)?;
         let network = self.context.handle.call(|reply| Command::CreateNetwork(draft, reply)).await?;
         self.context.sync(bus, Dirty::network(network.id)).await?;
@@ -56,7 +56,7 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<OwnedObjectPath, Error> {
-        self.context.authorize(bus, &header, Action::ManageSubnets).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Create, Kind::Subnet)).await?;
         let draft = value::parse(&properties)?;
         let subnet = self.context.handle.call(|reply| Command::CreateSubnet(draft, reply)).await?;
         self.context.sync(bus, Dirty::subnet(subnet.id)).await?;
@@ -70,7 +70,7 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<OwnedObjectPath, Error> {
-        self.context.authorize(bus, &header, Action::ManagePorts).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Create, Kind::Port)).await?;
         let draft = value::parse(&properties)?;
         let port = self.context.handle.call(|reply| Command::CreatePort(draft, reply)).await?;
         self.context.sync(bus, Dirty::port(port.id)).await?;
@@ -84,7 +84,7 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<OwnedObjectPath, Error> {
-        self.context.authorize(bus, &header, Action::ManageSecurityGroups).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Create, Kind::SecurityGroup)).await?;
         let draft = value::parse(&properties)?;
         let id = self.context.handle.call(|reply| Command::Group(GroupCommand::Create(draft, reply))).await?;
         self.context.sync(bus, Dirty::group(id)).await?;
@@ -98,7 +98,7 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<OwnedObjectPath, Error> {
-        self.context.authorize(bus, &header, Action::ManageSecurityGroups).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Create, Kind::AddressGroup)).await?;
         let draft = value::parse(&properties)?;
         let id = self.context.handle.call(|reply| Command::Group(GroupCommand::CreateAddresses(draft, reply))).await?;
         self.context.sync(bus, Dirty::address_group(id)).await?;

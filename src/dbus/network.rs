@@ -1,6 +1,6 @@
 use super::{
-    Context, Error,
-    access::Action,
+    Context, Error, Kind,
+    access::{Action, Verb},
     export::{Dirty, Exported, Known, Shared},
     info::{Changes, NetworkInfo},
     path,
@@ -55,7 +55,7 @@ impl NetworkObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
-        self.context.authorize(bus, &header, Action::ManageNetworks).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Change, Kind::Network)).await?;
         let draft = {
             let view = self.context.handle.view();
             view.intent.network(self.id).map(|network| NetworkDraft::of_in(network, &view.intent))
@@ -71,7 +71,7 @@ impl NetworkObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
-        self.context.authorize(bus, &header, Action::ManageNetworks).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Change, Kind::Network)).await?;
         let record = record.parse().map_err(|error: ParseError| Error::InvalidArgument(error.to_string()))?;
         self.context.handle.call(|reply| Command::AddRecord(self.id, record, reply)).await?;
         self.context.sync(bus, Dirty::network(self.id)).await
@@ -86,7 +86,7 @@ impl NetworkObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<u32, Error> {
-        self.context.authorize(bus, &header, Action::ManageNetworks).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Change, Kind::Network)).await?;
         let name = name.parse().map_err(|error: ParseError| Error::InvalidArgument(error.to_string()))?;
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
         let which = RecordFilter { name, type_name: some(r#type), data: some(data) };
@@ -100,7 +100,7 @@ impl NetworkObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
-        self.context.authorize(bus, &header, Action::ManageNetworks).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Delete, Kind::Network)).await?;
         self.context.handle.call(|reply| Command::DeleteNetwork(self.id, reply)).await?;
         self.context.sync(bus, Dirty::network(self.id)).await
     }

@@ -1,6 +1,6 @@
 use super::{
-    Context, Error,
-    access::Action,
+    Context, Error, Kind,
+    access::{Action, Verb},
     export::{Dirty, Exported, Known, Shared},
     info::{Changes, PortInfo},
     insight, path,
@@ -54,7 +54,7 @@ impl PortObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
-        self.context.authorize(bus, &header, Action::ManagePorts).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Change, Kind::Port)).await?;
         let draft = self.context.handle.view().intent.port(self.id).map(PortDraft::of);
         let patch = value::patch_of(&changes, draft)?;
         self.context.handle.call(|reply| Command::UpdatePort(self.id, patch, reply)).await?;
@@ -66,7 +66,7 @@ impl PortObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
-        self.context.authorize(bus, &header, Action::ManagePorts).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Delete, Kind::Port)).await?;
         self.context.handle.call(|reply| Command::DeletePort(self.id, reply)).await?;
         self.context.sync(bus, Dirty::port(self.id)).await
     }

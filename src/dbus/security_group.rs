@@ -1,6 +1,6 @@
 use super::{
-    Context, Error,
-    access::Action,
+    Context, Error, Kind,
+    access::{Action, Verb},
     export::{Dirty, Exported, Known, Shared},
     info::{Changes, SecurityGroupInfo},
     path,
@@ -57,7 +57,7 @@ impl SecurityGroupObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
-        self.context.authorize(bus, &header, Action::ManageSecurityGroups).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Change, Kind::SecurityGroup)).await?;
         let draft = self.context.handle.view().intent.security_group(self.id).map(SecurityGroupDraft::of);
         let patch = value::patch_of(&changes, draft)?;
         self.context.handle.call(|reply| Command::Group(GroupCommand::Update(self.id, patch, reply))).await?;
@@ -69,7 +69,7 @@ impl SecurityGroupObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
-        self.context.authorize(bus, &header, Action::ManageSecurityGroups).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Delete, Kind::SecurityGroup)).await?;
         self.context.handle.call(|reply| Command::Group(GroupCommand::Delete(self.id, reply))).await?;
         self.context.sync(bus, Dirty::group(self.id)).await
     }
@@ -82,7 +82,7 @@ impl SecurityGroupObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<Vec<String>, Error> {
-        self.context.authorize(bus, &header, Action::ManageSecurityGroups).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Change, Kind::SecurityGroup)).await?;
         let rules: RuleDrafts = value::parse(&rule)?;
         let added =
             self.context.handle.call(|reply| Command::Group(GroupCommand::AddRules(self.id, rules.0, reply))).await?;
@@ -96,7 +96,7 @@ impl SecurityGroupObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
-        self.context.authorize(bus, &header, Action::ManageSecurityGroups).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Change, Kind::SecurityGroup)).await?;
         self.context.handle.call(|reply| Command::Group(GroupCommand::RemoveRule(self.id, rule, reply))).await?;
         self.context.sync(bus, Dirty::group(self.id)).await
     }

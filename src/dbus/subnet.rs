@@ -1,6 +1,6 @@
 use super::{
-    Context, Error,
-    access::Action,
+    Context, Error, Kind,
+    access::{Action, Verb},
     export::{Dirty, Exported, Known, Shared},
     info::{Changes, SubnetInfo},
     path,
@@ -54,7 +54,7 @@ impl SubnetObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
-        self.context.authorize(bus, &header, Action::ManageSubnets).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Change, Kind::Subnet)).await?;
         let draft = self.context.handle.view().intent.subnet(self.id).map(SubnetDraft::of);
         let patch = value::patch_of(&changes, draft)?;
         self.context.handle.call(|reply| Command::UpdateSubnet(self.id, patch, reply)).await?;
@@ -66,7 +66,7 @@ impl SubnetObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] bus: &Connection,
     ) -> Result<(), Error> {
-        self.context.authorize(bus, &header, Action::ManageSubnets).await?;
+        self.context.authorize(bus, &header, Action::Of(Verb::Delete, Kind::Subnet)).await?;
         self.context.handle.call(|reply| Command::DeleteSubnet(self.id, reply)).await?;
         self.context.sync(bus, Dirty::subnet(self.id)).await
     }

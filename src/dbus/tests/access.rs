@@ -1,7 +1,7 @@
-use super::{Bench, within};
-use crate::dbus::{Access, Kind, proxy::ResourceProxy};
+use super::{Bench, parse, within};
+use crate::dbus::Access;
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Stdio},
@@ -45,8 +45,12 @@ impl Polkit {
         *self.answer.lock().expect("not poisoned") = (authorized, challenge);
     }
 
-    fn last_asked(&self) -> (String, String, bool) {
-        self.asked.lock().expect("not poisoned").last().cloned().expect("asked")
+    fn forget(&self) {
+        self.asked.lock().expect("not poisoned").clear();
+    }
+
+    fn asked(&self) -> Vec<(String, String, bool)> {
+        self.asked.lock().expect("not poisoned").clone()
     }
 }
 
@@ -61,6 +65,99 @@ async fn without_polkit_only_root_may() {
     bench.manager().await.list_leases("").await.expect("and for the leases");
 }
 
+/// What only reads, whatever its arguments: everything else asks polkit. (`Apply` reads where it is asked for a dry run.)
+fn only_reads(method: &str) -> bool {
+    let reads = ["Plan", "Export", "Explain", "Trace", "ListLeases", "GetStatistics"];
+    let gets = ["GetNetwork", "GetSubnet", "GetPort", "GetSecurityGroup", "GetAddressGroup"];
+    reads.contains(&method) || gets.contains(&method)
+}
+
+/// The action that a method has by its name.
+fn action_of(interface: &str, method: &str) -> String {
+    let plural = |kind: &str| {
+        let dashed: String = kind.char_indices().fold(String::new(), |text, (at, letter)| match letter {
+            'A'..='Z' if at > 0 => text + "-" + &letter.to_ascii_lowercase().to_string(),
+            _ => text + &letter.to_ascii_lowercase().to_string(),
+        });
+        dashed + "s"
+    };
+    let action = match (interface, method) {
+        ("Manager", "ImportLibvirt") => "import-networks".to_owned(),
+        ("Manager", "Apply") => "apply".to_owned(),
+        ("Manager", "SetLogLevel") => "set-log-level".to_owned(),
+        ("Manager", create) => format!("create-{}", plural(create.strip_prefix("Create").expect("known here"))),
+        (kind, "Delete") => format!("delete-{}", plural(kind)),
+        (kind, _) => format!("change-{}", plural(kind)),
+    };
+    format!("org.vmfabric1.{action}")
+}
+
+/// Calls a method with empty arguments; the name of the error that comes.
+async fn call_empty(bus: &Connection, path: &str, interface: &str, method: &str, arguments: &str) -> Option<String> {
+    let dictionary = HashMap::<&str, Variant<'_>>::new;
+    macro_rules! call {
+        ($body:expr) => {
+            within(bus.call_method(Some("org.vmfabric1"), path, Some(interface), method, $body)).await
+        };
+    }
+    let answer = match arguments {
+        "" => call!(&()),
+        "s" => call!(&("",)),
+        "sss" => call!(&("", "", "")),
+        "as" => call!(&(Vec::<&str>::new(),)),
+        "a{sv}" => call!(&(dictionary(),)),
+        "sa{sv}" => call!(&("", dictionary())),
+        other => panic!("{interface}.{method} takes {other}: say here what to call it with"),
+    };
+    match answer {
+        Ok(_) => None,
+        Err(zbus::Error::MethodError(name, ..)) => Some(name.to_string()),
+        Err(error) => panic!("{interface}.{method}: {error}"),
+    }
+}
+
+/// Every method of `dbus/*.xml`, so that none can be forgotten.
+#[tokio::test]
+async fn every_method_that_changes_something_asks_polkit() {
+    let bench = Bench::with(Access::new(None)).await;
+    let polkit = Polkit::default();
+    let authority = bench.bus.connect().await;
+    polkit.serve(&authority).await;
+    polkit.answers(true, false);
+    bench.populate().await;
+    polkit.answers(false, false);
+    let before = bench.core.view().intent.clone();
+
+    let policy = parse(include_str!("../../../dbus/org.vmfabric1.policy"));
+    let actions = policy.descendants().filter(|node| node.has_tag_name("action"));
+    let shipped: BTreeSet<String> = actions.filter_map(|node| node.attribute("id")).map(str::to_owned).collect();
+    let mut asked = BTreeSet::new();
+    for (interface, path, file) in bench.described().await {
+        for method in parse(file).descendants().filter(|node| node.has_tag_name("method")) {
+            let name = method.attribute("name").expect("a name");
+            let inward = method.children().filter(|node| node.attribute("direction") == Some("in"));
+            let arguments: String = inward.filter_map(|node| node.attribute("type")).collect();
+            polkit.forget();
+            let error = call_empty(&bench.client, &path, interface, name, &arguments).await;
+            if only_reads(name) {
+                assert_ne!(error.as_deref(), Some("org.vmfabric1.Error.NotAuthorized"), "{interface}.{name}");
+                assert_eq!(polkit.asked(), [], "{interface}.{name}");
+                continue;
+            }
+            assert_eq!(error.as_deref(), Some("org.vmfabric1.Error.NotAuthorized"), "{interface}.{name}");
+            let kind = interface.rsplit('.').next().expect("a name");
+            let action = action_of(kind, name);
+            assert_eq!(polkit.asked(), [("system-bus-name".to_owned(), action.clone(), false)], "{interface}.{name}");
+            asked.insert(action);
+        }
+    }
+    assert_eq!(asked, shipped, "the actions of dbus/org.vmfabric1.policy");
+    assert_eq!(bench.core.view().intent, before, "something refused was done");
+    // A dry run changes nothing.
+    let manager = bench.manager().await;
+    manager.apply("{}", &[("dry_run", true.into())].into()).await.expect("anybody may see what would change");
+}
+
 #[tokio::test]
 async fn polkit_decides() {
     let bench = Bench::with(Access::new(None)).await;
@@ -68,44 +165,13 @@ async fn polkit_decides() {
     let authority = bench.bus.connect().await;
     polkit.serve(&authority).await;
 
-    polkit.answers(true, false);
-    bench.populate().await;
-    let asked = |action: &str| ("system-bus-name".to_owned(), format!("org.vmfabric1.{action}"), true);
-    assert_eq!(polkit.last_asked(), asked("manage-security-groups"));
-
     polkit.answers(false, false);
     let text = refused!(bench.create("subnet", &[("network", "blue".into())]).await, NotAuthorized);
-    assert!(text.contains("org.vmfabric1.manage-subnets"), "{text}");
-    let manager = bench.manager().await;
-    for kind in ["security_group", "address_group"] {
-        let text = refused!(bench.create(kind, &[("name", "x".into())]).await, NotAuthorized);
-        assert!(text.contains("org.vmfabric1.manage-security-groups"), "{text}");
-    }
-    let path = manager.get_security_group("web").await.expect("there");
-    let group = ResourceProxy::new(&bench.client, Kind::SecurityGroup, path).await.expect("proxy");
-    refused!(group.add_rule(&[("rule", "ingress any".into())].into()).await, NotAuthorized);
-    refused!(group.remove_rule("egress any").await, NotAuthorized);
-    refused!(group.update(&[("description", "x".into())].into()).await, NotAuthorized);
-    refused!(group.delete().await, NotAuthorized);
-    let path = manager.get_address_group("dc").await.expect("there");
-    let group = ResourceProxy::new(&bench.client, Kind::AddressGroup, path).await.expect("proxy");
-    refused!(group.add_addresses(&["192.0.2.1".into()]).await, NotAuthorized);
-    refused!(group.remove_addresses(&["192.0.2.7".into()]).await, NotAuthorized);
-    refused!(group.delete().await, NotAuthorized);
-    refused!(manager.import_libvirt(&HashMap::new()).await, NotAuthorized);
-    assert_eq!(polkit.last_asked(), asked("import-networks"));
-    refused!(manager.apply("{}", &HashMap::new()).await, NotAuthorized);
-    assert_eq!(polkit.last_asked(), asked("apply"));
-    manager.apply("{}", &[("dry_run", true.into())].into()).await.expect("anybody may see what would change");
-    manager.export().await.expect("and what is there");
-    refused!(manager.set_log_level("debug").await, NotAuthorized);
-    assert_eq!(polkit.last_asked(), asked("set-log-level"));
-    let network = manager.get_network("blue").await.expect("reading is free");
-    let network = crate::dbus::proxy::ResourceProxy::new(&bench.client, crate::dbus::Kind::Network, network).await;
-    let network = network.expect("proxy");
-    refused!(network.delete().await, NotAuthorized);
-    refused!(network.update(&HashMap::from([("mtu", 1400u16.into())])).await, NotAuthorized);
-    assert_eq!(polkit.last_asked(), asked("manage-networks"));
+    assert!(text.contains("org.vmfabric1.create-subnets"), "{text}");
+    // Our own clients let polkit ask for a password.
+    assert_eq!(polkit.asked(), [("system-bus-name".to_owned(), "org.vmfabric1.create-subnets".to_owned(), true)]);
+    polkit.answers(true, false);
+    bench.populate().await;
 
     // A password would help, and the caller lets nobody ask for it.
     polkit.answers(false, true);
@@ -117,10 +183,11 @@ async fn polkit_decides() {
         "CreateNetwork",
         &body,
     );
+    polkit.forget();
     let Err(zbus::Error::MethodError(name, Some(text), _)) = within(call).await else { panic!("not refused") };
     assert_eq!(name.as_str(), "org.vmfabric1.Error.NotAuthorized");
     assert!(text.contains("password"), "{text}");
-    assert!(!polkit.last_asked().2);
+    assert!(polkit.asked().iter().all(|(.., interactive)| !interactive), "{:?}", polkit.asked());
     assert_eq!(bench.core.view().intent.networks().len(), 1);
 }
 
@@ -128,10 +195,10 @@ async fn polkit_decides() {
 struct Polkitd(Child);
 
 impl Polkitd {
-    /// Its rules let `nobody` manage ports.
+    /// Its rules let `nobody` delete ports.
     fn start(address: &str, rules: &Path) -> Self {
         let rule = r#"polkit.addRule(function(action, subject) {
-            if (action.id == "org.vmfabric1.manage-ports" && subject.user == "nobody") return polkit.Result.YES;
+            if (action.id == "org.vmfabric1.delete-ports" && subject.user == "nobody") return polkit.Result.YES;
         });"#;
         std::fs::write(rules.join("50-test.rules"), rule).expect("the rule is written");
         std::fs::set_permissions(rules, std::fs::Permissions::from_mode(0o755)).expect("the directory is ours");

@@ -1,6 +1,6 @@
 //! The files in `dbus/` say what the daemon exports.
 
-use super::Bench;
+use super::{Bench, FILES, parse};
 use roxmltree::{Document, Node};
 use std::collections::BTreeSet;
 
@@ -27,45 +27,11 @@ fn interface<'a>(document: &'a Document<'_>, name: &str) -> Node<'a, 'a> {
     found.unwrap_or_else(|| panic!("{name} is exported"))
 }
 
-fn parse(xml: &str) -> Document<'_> {
-    let options = roxmltree::ParsingOptions { allow_dtd: true, ..roxmltree::ParsingOptions::default() };
-    Document::parse_with_options(xml, options).expect("XML")
-}
-
 #[tokio::test]
 async fn the_files_say_what_is_exported() {
     let bench = Bench::start().await;
     bench.populate().await;
-    let manager = bench.manager().await;
-    let objects = [
-        ("org.vmfabric1.Manager", "/org/vmfabric1".to_owned(), include_str!("../../../dbus/org.vmfabric1.Manager.xml")),
-        (
-            "org.vmfabric1.Network",
-            manager.get_network("blue").await.expect("there").to_string(),
-            include_str!("../../../dbus/org.vmfabric1.Network.xml"),
-        ),
-        (
-            "org.vmfabric1.Subnet",
-            manager.get_subnet("blue").await.expect("there").to_string(),
-            include_str!("../../../dbus/org.vmfabric1.Subnet.xml"),
-        ),
-        (
-            "org.vmfabric1.Port",
-            manager.get_port("web").await.expect("there").to_string(),
-            include_str!("../../../dbus/org.vmfabric1.Port.xml"),
-        ),
-        (
-            "org.vmfabric1.SecurityGroup",
-            manager.get_security_group("web").await.expect("there").to_string(),
-            include_str!("../../../dbus/org.vmfabric1.SecurityGroup.xml"),
-        ),
-        (
-            "org.vmfabric1.AddressGroup",
-            manager.get_address_group("dc").await.expect("there").to_string(),
-            include_str!("../../../dbus/org.vmfabric1.AddressGroup.xml"),
-        ),
-    ];
-    for (name, path, file) in objects {
+    for (name, path, file) in bench.described().await {
         let proxy = zbus::Proxy::new(&bench.client, "org.vmfabric1", path, name).await.expect("proxy");
         let live = proxy.introspect().await.expect("introspectable");
         let (live, file) = (parse(&live), parse(file));
@@ -76,16 +42,9 @@ async fn the_files_say_what_is_exported() {
 /// A property that signals its changes and is forgotten where changes are found would never be seen to change.
 #[test]
 fn every_property_that_signals_changes_is_compared() {
-    let files = [
-        ("Manager", include_str!("../../../dbus/org.vmfabric1.Manager.xml")),
-        ("Network", include_str!("../../../dbus/org.vmfabric1.Network.xml")),
-        ("Subnet", include_str!("../../../dbus/org.vmfabric1.Subnet.xml")),
-        ("Port", include_str!("../../../dbus/org.vmfabric1.Port.xml")),
-        ("SecurityGroup", include_str!("../../../dbus/org.vmfabric1.SecurityGroup.xml")),
-        ("AddressGroup", include_str!("../../../dbus/org.vmfabric1.AddressGroup.xml")),
-    ];
     let source = include_str!("../info.rs");
-    for (kind, file) in files {
+    for (name, file) in FILES {
+        let kind = name.rsplit('.').next().expect("a name");
         let document = parse(file);
         let quiet = |property: &Node<'_, '_>| property.descendants().any(|n| n.has_tag_name("annotation"));
         let compared = source.split(&format!("impl {kind}Info {{")).nth(1).expect("it has an impl");

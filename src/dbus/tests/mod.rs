@@ -26,6 +26,7 @@ use crate::{
 };
 use bus::Bus;
 use core::Core;
+use roxmltree::Document;
 use std::{
     collections::HashMap,
     future::Future,
@@ -95,6 +96,21 @@ pub struct Bench {
     pub bus: Bus,
 }
 
+/// Each interface, and the file that says what it has.
+const FILES: [(&str, &str); 6] = [
+    ("org.vmfabric1.Manager", include_str!("../../../dbus/org.vmfabric1.Manager.xml")),
+    ("org.vmfabric1.Network", include_str!("../../../dbus/org.vmfabric1.Network.xml")),
+    ("org.vmfabric1.Subnet", include_str!("../../../dbus/org.vmfabric1.Subnet.xml")),
+    ("org.vmfabric1.Port", include_str!("../../../dbus/org.vmfabric1.Port.xml")),
+    ("org.vmfabric1.SecurityGroup", include_str!("../../../dbus/org.vmfabric1.SecurityGroup.xml")),
+    ("org.vmfabric1.AddressGroup", include_str!("../../../dbus/org.vmfabric1.AddressGroup.xml")),
+];
+
+fn parse(xml: &str) -> Document<'_> {
+    let options = roxmltree::ParsingOptions { allow_dtd: true, ..roxmltree::ParsingOptions::default() };
+    Document::parse_with_options(xml, options).expect("XML")
+}
+
 /// One physical network, `lan`.
 pub fn host() -> HostConfig {
     let name = |text| IfName::new(text).expect("valid");
@@ -160,5 +176,19 @@ impl Bench {
         self.create("security_group", &[("name", "web".into())]).await.expect("security group");
         let addresses = vec!["192.0.2.7", "2001:db8::/32"];
         self.create("address_group", &[("name", "dc".into()), ("addresses", addresses.into())]).await.expect("group");
+    }
+
+    /// Of what `populate` made: each interface, an object that has it, and its file.
+    async fn described(&self) -> [(&'static str, String, &'static str); 6] {
+        let manager = self.manager().await;
+        let paths = [
+            "/org/vmfabric1".to_owned(),
+            manager.get_network("blue").await.expect("there").to_string(),
+            manager.get_subnet("blue").await.expect("there").to_string(),
+            manager.get_port("web").await.expect("there").to_string(),
+            manager.get_security_group("web").await.expect("there").to_string(),
+            manager.get_address_group("dc").await.expect("there").to_string(),
+        ];
+        std::array::from_fn(|at| (FILES[at].0, paths[at].clone(), FILES[at].1))
     }
 }
