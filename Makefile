@@ -36,7 +36,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 say = @echo "== $(1)"
 
-.PHONY: all build demo test test-unit check bench bench-filter bench-dbus bench-dhcp bench-dns fuzz soak deb rpm arch sbom install uninstall fmt lint clean help rust-deps root
+.PHONY: all build demo test test-unit check deny bench bench-filter bench-dbus bench-dhcp bench-dns fuzz soak deb rpm arch sbom install uninstall fmt lint clean help rust-deps root
 
 all: build
 
@@ -55,7 +55,6 @@ demo: root ## two real guests on a network of ours, in private namespaces: the m
 test: root ## all tests, those on real guests and kernels too (root)
 	$(call say,packages for the tests)
 	@$(RIG)/install-deps test
-	@$(MAKE) --no-print-directory check
 	$(call say,kernels of the test rig; built once per machine)
 	@$(RIG)/build-kernels
 	@$(RIG)/stock-kernel
@@ -85,6 +84,18 @@ check: ## rustfmt and clippy, warnings denied
 	$(call say,lints)
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy $(CARGOFLAGS) --all-targets -- -D warnings; \
 	else echo "skipped: this toolchain has no clippy (Debian's rustc-web comes without)"; fi
+
+# Debian has none.
+CARGO_DENY := cargo-deny@0.20.2
+TOOLS ?= $(HOME)/.cache/vmfabric-tools
+
+deny: rust-deps ## licences, sources and known faults of the crates, by deny.toml
+	@[ "$$($(TOOLS)/bin/cargo-deny --version 2>/dev/null)" = "$(subst @, ,$(CARGO_DENY))" ] || { echo "== $(CARGO_DENY), built once per machine" && \
+	  $(CARGO) install --quiet --locked --debug --root $(TOOLS) $(CARGO_DENY); }
+	$(TOOLS)/bin/cargo-deny check --hide-inclusion-graph --allow parse-error licenses bans sources
+	@if timeout 30 git ls-remote -q https://github.com/rustsec/advisory-db HEAD >/dev/null 2>&1; \
+	then $(TOOLS)/bin/cargo-deny check advisories; \
+	else echo "not checked: known faults. Their list, github.com/rustsec/advisory-db, is not to be reached from here"; fi
 
 bench: root ## speed, printed as ratios measured in one run (root)
 	@$(RIG)/install-deps test

@@ -12,7 +12,7 @@ fn vlans_and_flat_networks_are_apart() {
 
 #[test]
 #[ignore = "needs root: Debian's stock kernel under QEMU"]
-fn vlans_and_flat_networks_are_apart_on_the_stock_kernel() {
+fn a_stock_kernel_keeps_vlans_and_flat_networks_apart() {
     stock_host(900, SEGMENTS, &["brief"]);
 }
 

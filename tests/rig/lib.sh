@@ -14,11 +14,14 @@ die() { echo "${0##*/}: $*" >&2; exit 1; }
 
 # wait_for SECONDS COMMAND...: runs COMMAND until it succeeds; 1 when time runs out, and says what it waited for
 wait_for() {
-  local seconds=$1 deadline=$((${EPOCHREALTIME/./} + $1 * 1000000))
+  local seconds=$1 deadline=$((${EPOCHREALTIME/./} + $1 * 1000000)) from now
   shift
-  until "$@" >/dev/null 2>&1; do
-    [ "${EPOCHREALTIME/./}" -lt $deadline ] || { echo "not in $seconds s: $*" >&2; return 1; }
-    sleep .05
+  while from=${EPOCHREALTIME/./}; ! "$@" >/dev/null 2>&1; do
+    now=${EPOCHREALTIME/./}
+    [ "$now" -lt $deadline ] || { echo "not in $seconds s: $*" >&2; return 1; }
+    # As long as a look took, but 0.05 to 0.9 s: half of the machine is for what is waited for.
+    now=$((now - from)) && now=$((now < 50000 ? 50000 : now > 900000 ? 900000 : now))
+    sleep "$(printf '.%06d' $now)"
   done
 }
 

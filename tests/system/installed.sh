@@ -57,9 +57,9 @@ check "vmfabric logs finds them by the port" eval 'vmfabric logs $mac | grep "po
 check "and by the guest" eval 'vmfabric --json logs web | grep VMFABRIC_PORT'
 check "and nothing of others" eval '[ -z "$(vmfabric logs other)" ]'
 
-ping -i 0.2 -W 20 "$address" >"$RIG_LOGS/host-to-guest" 2>&1 &
+ping -i 0.5 -W 20 "$address" >"$RIG_LOGS/host-to-guest" 2>&1 &
 ping_pid=$!
-need "a ping from the guest outwards begins, by NAT" guest_run -t 60 web '(ping -i 0.2 -W 20 203.0.113.2 >/tmp/outside 2>&1 & echo $! >/tmp/pid) </dev/null'
+need "a ping from the guest outwards begins, by NAT" guest_run -t 60 web '(ping -i 0.5 -W 20 203.0.113.2 >/tmp/outside 2>&1 & echo $! >/tmp/pid) </dev/null'
 answers() { grep -c 'bytes from' "$RIG_LOGS/host-to-guest"; }
 five_more() { local from; from=$(answers); wait_for $LONG eval '[ "$(answers)" -ge $((from + 5)) ]'; }
 need "the host's ping is answered" five_more
