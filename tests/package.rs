@@ -176,6 +176,7 @@ fn are_there(files: &str, sbin: &str) {
         "etc/libvirt/hooks/network.d/vmfabric",
         "etc/vmfabric/vmfabricd.toml",
         "usr/share/man/man8/vmfabricd.8.gz",
+        "usr/share/man/man8/vmfabric-hook.8.gz",
         "usr/share/doc/vmfabric/sbom.spdx.json",
         "usr/share/doc/vmfabric/README.md",
         "usr/share/doc/vmfabric/docs/vlans.md",
@@ -189,6 +190,16 @@ fn are_there(files: &str, sbin: &str) {
 #[ignore = "needs root: `make test` installs dpkg-dev for it"]
 fn the_package_is_reproducible() {
     packed_alike("build-deb", tempfile::tempdir().expect("a folder").path());
+}
+
+#[test]
+#[ignore = "needs root: `make test` installs lintian for it"]
+fn the_package_is_lint_clean() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let deb = packed("build-deb", folder.path());
+    // Here nothing is compressed, to be quick; `make deb` does.
+    let here = "--suppress-tags=uses-no-compression-for-control-tarball,uses-no-compression-for-data-tarball";
+    told("lintian", &["--allow-root", "--fail-on=error,warning", here, deb.to_str().expect("a path")]);
 }
 
 #[test]

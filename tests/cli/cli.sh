@@ -98,6 +98,10 @@ check "and subcommands" eval 'fish -c "complete -C \"vmfabric top\"" | grep -q "
 for page in "$PWD0"/docs/man/*.[158]; do
   check "${page##*/} has no fault" eval "[ -z \"\$(mandoc -Tlint -Wwarning $page; LC_ALL=C.UTF-8 MANROFFSEQ= man --warnings=all -l $page 2>&1 >/dev/null)\" ] || { mandoc -Tlint -Wwarning $page; false; }"
 done
+coloured() { grep -q $'\e\\['; }
+check "colours at a terminal" eval 'script -qec "vmfabric network list" /dev/null | coloured'
+check "none where NO_COLOR is set" eval '! script -qec "NO_COLOR=1 vmfabric network list" /dev/null | coloured'
+check "none to a program" eval '! vmfabric network list | coloured && ! script -qec "vmfabric --json network list" /dev/null | coloured'
 stop_vmfabricd TERM
 check "without the daemon nothing is started, and nothing hangs" eval 'timeout 5 fish -c "complete -C \"vmfabric network show l\"" >/dev/null'
 exit $failed

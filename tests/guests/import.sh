@@ -13,7 +13,7 @@ virsh -q net-define /dev/stdin <<X
   <dns><host ip='192.168.122.250'><hostname>printer</hostname></host></dns>
   <ip address='192.168.122.1' netmask='255.255.255.0'>
     <dhcp>
-      <range start='192.168.122.2' end='192.168.122.254'/>
+      <range start='192.168.122.2' end='192.168.122.254'><lease expiry='50' unit='minutes'/></range>
       <host mac='$db' name='db' ip='192.168.122.50'/>
     </dhcp>
   </ip>
@@ -30,6 +30,8 @@ for guest in web db direct; do need "guest $guest starts" virsh start $guest; do
 for guest in web db direct; do need "it has a lease of dnsmasq's" has_lease $guest; done
 web_ip=$(guest_ip web) db_ip=$(guest_ip db) direct_ip=$(guest_ip direct)
 check "the reserved address is the reserved one" [ "$db_ip" = 192.168.122.50 ]
+ends_at() { date -d "$(virsh net-dhcp-leases default | awk -v ip="$web_ip/" 'index($5, ip) == 1 { print $1, $2 }')" +%s; } # as virsh shows it
+ends=$(ends_at)
 before=$(virsh net-dumpxml default --inactive) web_before=$(virsh dumpxml web --inactive)
 
 need "vmfabricd comes" start_vmfabricd
@@ -61,6 +63,7 @@ check "its port has its address" port_is $web addresses "$web_ip"
 check "the reserved one too" port_is $db addresses 192.168.122.50
 check "leases are kept" eval "vmfabric lease list | grep -F $web_ip"
 check "and shown by virsh" eventually eval "virsh net-dhcp-leases default | grep -F $web_ip"
+check "with the time that they had left" eval 'echo "$ends $(ends_at)" | awk "{ exit !(\$1 > 0 && \$1 - \$2 < 3 && \$2 - \$1 < 3) }"'
 check "a renewal is granted by ours" guest_run web "udhcpc -i eth0 -n -q -r $web_ip -s /bin/true 2>&1 | grep 'lease of $web_ip'"
 check "guests reach each other, by name too" eval "pings web $db_ip && pings db web.default.internal"
 check "DNS records are there" guest_run web 'nslookup printer.default.internal 192.168.122.1 | grep 192.168.122.250'
@@ -116,5 +119,37 @@ check "all guests are on one bridge ($(whose))" eval "on_bridge $(whose) web $we
 check "from a file, where libvirt has none" eval '
   sed "s/default/other/g; s/192\.168\.122/192.168.99/g; s/virbr0/virbr5/" <<<"$before" >"$RIG_LOGS/other.xml"
   vmfabric import-libvirt --from-xml "$RIG_LOGS/other.xml" && eventually network_active other && vmfabric subnet show other | grep 192.168.99.1'
+
+cat >"$RIG_LOGS/rich.xml" <<X
+<network>
+  <name>rich</name>
+  <forward mode='nat'><nat><port start='1024' end='65535'/></nat></forward>
+  <bridge name='virbr6' stp='on' delay='0'/>
+  <mtu size='1400'/>
+  <domain name='rich.internal' localOnly='yes'/>
+  <dns>
+    <forwarder domain='corp.example' addr='203.0.113.53'/>
+    <txt name='note' value='hello world'/>
+    <host ip='192.168.98.9'><hostname>nas</hostname></host>
+    <srv service='ldap' protocol='tcp' target='nas' port='389' priority='1' weight='2'/>
+  </dns>
+  <port isolated='yes'/>
+  <ip address='192.168.98.1' prefix='24'>
+    <tftp root='/srv/tftp'/>
+    <dhcp>
+      <range start='192.168.98.100' end='192.168.98.199'><lease expiry='10' unit='minutes'/></range>
+      <bootp file='pxelinux.0'/>
+    </dhcp>
+  </ip>
+</network>
+X
+check "one with much to say says what is left out" eval 'vmfabric import-libvirt --from-xml "$RIG_LOGS/rich.xml" >"$RIG_LOGS/plan" && says "nat port" && says "tftp root"'
+check "its records are served" eval 'vmfabric record list rich | tr -s " " >"$RIG_LOGS/plan"; says "_ldap._tcp - SRV 1 2 389 nas" && says "note - TXT" && says "nas - A 192.168.98.9"'
+check "its MTU, isolation and forwarder are kept" eval 'vmfabric network show rich | tr -s " " >"$RIG_LOGS/plan"; says "mtu 1400" && says "isolated on" && says "corp.example=203.0.113.53" && eventually eval "ip link show vmf-rich | grep -w \"mtu 1400\""'
+check "its lease time and boot file too" eval 'vmfabric subnet show rich | tr -s " " >"$RIG_LOGS/plan"; says "lease time 600 s" && says "file=pxelinux.0" && says "192.168.98.100-192.168.98.199"'
+rich=52:54:00:90:00:06
+check "a guest of it boots with all that" eval 'define_guest rich $rich network=rich && eventually network_active rich && virsh -q start rich && has_lease rich'
+check "its tap is isolated, of that MTU" eval 'nft list set bridge vmfabric isolated | grep -w "$(tap_of rich $rich)" && ip link show "$(tap_of rich $rich)" | grep -w "mtu 1400"'
+check "it asks for the records" guest_run rich 'nslookup -type=txt note.rich.internal 192.168.98.1 | grep "hello world" && nslookup -type=srv _ldap._tcp.rich.internal 192.168.98.1 | grep "1 2 389 nas"'
 check "hostile XML is refused in words" eval 'echo "<network><name>x</name><bridge name=\"a/b\"/></network>" >"$RIG_LOGS/bad.xml"; fails_saying "a/b" vmfabric import-libvirt --from-xml "$RIG_LOGS/bad.xml"'
 finish

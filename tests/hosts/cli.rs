@@ -1,6 +1,8 @@
 //! The command line on a host of its own: tests/cli/cli.sh says what is checked. The guides: what follows `$` there is run,
 //! and its output compared.
 
+use super::{on, rig, run};
+
 #[test]
 #[ignore = "needs root: runs vmfabricd in namespaces of its own"]
 fn as_a_person_at_a_shell_has_it() {
@@ -11,6 +13,12 @@ fn as_a_person_at_a_shell_has_it() {
 #[ignore = "needs root: runs vmfabricd in namespaces of its own"]
 fn the_guides_print_what_they_show() {
     super::private_host(120, "cli/docs.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: real guests on a User Mode Linux host with VLAN filtering"]
+fn the_readmes_tour_prints_what_it_shows() {
+    run(on(rig("umlrun").args(["-m", "1536M"]), 600, "cli/readme.sh", &[]));
 }
 
 #[test]

@@ -14,14 +14,15 @@ die() { echo "${0##*/}: $*" >&2; exit 1; }
 
 # wait_for SECONDS COMMAND...: runs COMMAND until it succeeds; 1 when time runs out, and says what it waited for
 wait_for() {
-  local seconds=$1 deadline=$((${EPOCHREALTIME/./} + $1 * 1000000)) from now
+  # COMMAND sees these, and has names of its own.
+  local wait_seconds=$1 wait_deadline=$((${EPOCHREALTIME/./} + $1 * 1000000)) wait_since wait_pause
   shift
-  while from=${EPOCHREALTIME/./}; ! "$@" >/dev/null 2>&1; do
-    now=${EPOCHREALTIME/./}
-    [ "$now" -lt $deadline ] || { echo "not in $seconds s: $*" >&2; return 1; }
+  while wait_since=${EPOCHREALTIME/./}; ! "$@" >/dev/null 2>&1; do
+    wait_pause=$((${EPOCHREALTIME/./} - wait_since))
+    [ $((wait_since + wait_pause)) -lt $wait_deadline ] || { echo "not in $wait_seconds s: $*" >&2; return 1; }
     # As long as a look took, but 0.05 to 0.9 s: half of the machine is for what is waited for.
-    now=$((now - from)) && now=$((now < 50000 ? 50000 : now > 900000 ? 900000 : now))
-    sleep "$(printf '.%06d' $now)"
+    wait_pause=$((wait_pause < 50000 ? 50000 : wait_pause > 900000 ? 900000 : wait_pause))
+    sleep "$(printf '.%06d' $wait_pause)"
   done
 }
 

@@ -2,7 +2,7 @@ use super::{Bench, Log, core::DISK_FULL, serve_with, within};
 use crate::{
     backend::LeaseRecord,
     dbus::{Access, DbusError, Error, Kind, parse_path, proxy::ResourceProxy},
-    intent::NetworkId,
+    intent::{NetworkDraft, NetworkId, PortDraft, ResourceName, SubnetDraft},
     reconciler::Attachment,
 };
 use std::collections::HashMap;
@@ -140,6 +140,45 @@ async fn a_core_that_does_not_keep_up_makes_busy() {
         other = waiting => panic!("answered by nobody: {other:?}"),
     }
     drop(requests);
+}
+
+/// A core that is at work elsewhere, with a kernel or a disk that does not answer, keeps nobody from reading.
+#[tokio::test]
+async fn readers_wait_for_no_kernel_and_no_store() {
+    let bus = super::Bus::start();
+    let (commands, requests) = tokio::sync::mpsc::channel(8);
+    let core = super::Core::stalled(commands, super::host());
+    core.create_network(NetworkDraft::named(ResourceName::new("blue").expect("a name"))).expect("valid");
+    core.create_subnet(SubnetDraft::new("blue".into(), "10.0.0.0/24".parse().expect("a prefix"))).expect("valid");
+    let web = PortDraft { name: Some(ResourceName::new("web").expect("a name")), ..PortDraft::on("blue") };
+    core.create_port(web).expect("valid");
+    let access = Access::new(Some(nix::unistd::getuid().as_raw()));
+    let service = serve_with(bus.builder(), core.handle.clone(), Log::default(), access).await.expect("starts");
+    let bench = Bench { client: bus.connect().await, core, service, bus };
+    let manager = bench.manager().await;
+    let properties = changes([("name", "red".into())]);
+    let reads = async {
+        while requests.len() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let network = manager.get_network("blue").await.expect("there");
+        assert!(bench.properties(&network, "org.vmfabric1.Network").await.contains_key("Name"));
+        let port = manager.get_port("web").await.expect("there");
+        resource(&bench, &port).await.get_statistics().await.expect("none yet");
+        let objects = fdo::ObjectManagerProxy::new(&bench.client, "org.vmfabric1", "/org/vmfabric1").await;
+        let objects = objects.expect("proxy").get_managed_objects().await.expect("answered");
+        assert_eq!(objects.len(), 3);
+        assert_eq!(manager.list_leases("").await.expect("answered"), []);
+        assert!(manager.export().await.expect("answered").contains("blue"));
+        manager.explain("web").await.expect("answered");
+        let packet = changes([("from", "web".into()), ("to", "192.0.2.1".into())]);
+        manager.trace(&packet).await.expect("answered");
+        assert_eq!(requests.len(), 1, "none of them asked the core");
+    };
+    tokio::select! {
+        () = within(reads) => {}
+        other = manager.create_network(&properties) => panic!("answered by nobody: {other:?}"),
+    }
 }
 
 #[tokio::test]
