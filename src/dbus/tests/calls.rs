@@ -158,7 +158,7 @@ async fn readers_wait_for_no_kernel_and_no_store() {
     let manager = bench.manager().await;
     let properties = changes([("name", "red".into())]);
     let reads = async {
-        while requests.len() == 0 {
+        while requests.is_empty() {
             tokio::task::yield_now().await;
         }
         let network = manager.get_network("blue").await.expect("there");
