@@ -78,11 +78,84 @@ With \fB\-\-json\fR each command prints one document, \fBwatch\fR one a line. Th
 what is absent is \fBnull\fR, a list is an array, keys keep their meaning. Numbers are in the units that the tables show:
 bytes, seconds, 1,000 bits per second; times are seconds since 1970.
 .PP
-\fBapply\fR prints \fBapplied\fR, \fBchanges\fR (\fBaction\fR: create, update or delete; \fBkind\fR; \fBname\fR;
-\fBfields\fR of \fBfield\fR, \fBold\fR, \fBnew\fR), \fBkept\fR and \fBhost_changes\fR; \fBplan\fR prints \fBchanges\fR;
-\fBdoctor\fR prints \fBok\fR, \fBdaemon_running\fR and \fBchecks\fR (\fBcheck\fR; \fBstate\fR: ok, skipped, warning or
-error; \fBfindings\fR of \fBwhat\fR and \fBmend\fR); \fBtopology\fR prints \fBhost\fR, \fBphysical_networks\fR and
-\fBlocal_networks\fR; a resource has the keys of its properties in \fBorg.vmfabric1\fR(5), in snake case.
+.TP
+\fBstatus\fR
+\fBversion\fR, \fBhealth\fR, \fBproblems\fR, \fBlibvirt\fR (\fBstatus\fR, \fBdetail\fR), \fBcapabilities\fR (each true
+where the kernel has it: \fBbridge_conntrack\fR, \fBbridge_vlan_filtering\fR, \fBnft_bridge_meta\fR, \fBnft_owner\fR),
+and how many there are: \fBnetworks\fR, \fBsubnets\fR, \fBports\fR, \fBattached_ports\fR, \fBleases\fR.
+.TP
+\fBnetwork\fR
+\fBid\fR, \fBname\fR, \fBsegment\fR, \fBphysical_network\fR, \fBvlan\fR, \fBbridge\fR, \fBmtu\fR, \fBdns_domain\fR,
+\fBdns_records\fR (how many), \fBdns_forwarders\fR, \fBdns_shared_with\fR, \fBdns_forward_unknown\fR,
+\fBdhcp_options\fR, \fBdhcp_boot\fR, \fBsubnets\fR (of \fBid\fR, \fBname\fR, \fBcidr\fR), \fBports\fR (how many),
+\fBport_security\fR, \fBsecurity_groups\fR (of \fBid\fR, \fBname\fR), \fBisolated\fR, \fBstatus\fR, \fBproblems\fR.
+.TP
+\fBsubnet\fR
+\fBid\fR, \fBname\fR, \fBnetwork\fR, \fBnetwork_id\fR, \fBcidr\fR, \fBgateway\fR, \fBhost_address\fR, \fBpools\fR,
+\fBdhcp\fR, \fBdns_servers\fR, \fBhost_routes\fR, \fBforward\fR, \fBlease_seconds\fR, \fBdhcp_options\fR,
+\fBdhcp_boot\fR, \fBdhcp_relays\fR, \fBipv6_mode\fR, \fBpd_block\fR, \fBpd_length\fR, \fBntp_servers\fR,
+\fBdhcp_pool_full\fR, \fBstatus\fR, \fBproblems\fR.
+.TP
+\fBport\fR
+\fBid\fR, \fBname\fR, \fBnetwork\fR, \fBnetwork_id\fR, \fBmac\fR, \fBaddresses\fR, \fBtrunk_vlans\fR,
+\fBtrunk_only_tagged\fR, \fBdns_name\fR, \fBdhcp_options\fR, \fBdhcp_boot\fR, \fBdhcp_client_id\fR, \fBdevice\fR,
+\fBdevice_name\fR, \fBorigin\fR, \fBstatus\fR, \fBtap\fR, \fBdomain\fR (a UUID), \fBport_security\fR, \fBisolated\fR,
+\fBsecurity_groups\fR, \fBeffective_security_groups\fR, \fBfiltered\fR, \fBinherited\fR (what it has of its network),
+\fBallowed_address_pairs\fR, \fBegress_kbps\fR, \fBegress_burst_kb\fR, \fBingress_kbps\fR, \fBingress_burst_kb\fR,
+\fBdscp\fR, \fBproblems\fR; \fBshow\fR of a port in use adds \fBstatistics\fR (\fBsent_bytes\fR, \fBsent_packets\fR,
+\fBreceived_bytes\fR, \fBreceived_packets\fR, \fBunread_packets\fR, and packets by reason in \fBdrops\fR).
+.TP
+\fBsecurity\-group\fR
+\fBid\fR, \fBname\fR, \fBdescription\fR, \fBstateful\fR, \fBrules\fR, \fBnetworks\fR, \fBports\fR (how many). A rule
+has \fBid\fR, \fBdirection\fR, \fBethertype\fR, \fBprotocol\fR, \fBport_range_min\fR, \fBport_range_max\fR,
+\fBicmp_type\fR, \fBicmp_code\fR, \fBremote_ip_prefix\fR, \fBremote_group\fR, \fBremote_address_group\fR,
+\fBremote_host\fR, \fBdescription\fR, and \fBrule\fR, which says it in one line.
+.TP
+\fBaddress\-group\fR
+\fBid\fR, \fBname\fR, \fBdescription\fR, \fBaddresses\fR, \fBsecurity_groups\fR.
+.TP
+\fBrecord\fR
+\fBnetwork\fR, \fBfqdn\fR, \fBname\fR, \fBttl\fR, \fBtype\fR, \fBdata\fR.
+.TP
+\fBlease\fR
+\fBnetwork\fR, \fBnetwork_id\fR, \fBaddress\fR, \fBprefix_length\fR (of a delegated prefix), \fBmac\fR, \fBclient\fR,
+\fBiaid\fR, \fBhost_name\fR, \fBport\fR, \fBexpires\fR.
+.TP
+\fBplan\fR
+\fBchanges\fR.
+.TP
+\fBapply\fR
+\fBapplied\fR, \fBchanges\fR (\fBaction\fR: create, update or delete; \fBkind\fR; \fBname\fR; \fBfields\fR of
+\fBfield\fR, \fBold\fR, \fBnew\fR), \fBkept\fR, \fBhost_changes\fR.
+.TP
+\fBimport\-libvirt\fR
+\fBdry_run\fR, \fBnetworks\fR (\fBnetwork\fR, \fBimported\fR, \fBsteps\fR, \fBleft_out\fR).
+.TP
+\fBexplain\fR
+\fBport\fR, \fBname\fR, \fBnetwork\fR, \fBmacs\fR, \fBaddresses\fR, \fBport_security\fR, \fBisolated\fR, \fBgroups\fR,
+\fBstateful\fR, \fBsends\fR and \fBreceives\fR (of \fBwhat\fR, \fBgroup\fR, \fBrule\fR), \fBproblems\fR, \fBdrops\fR.
+.TP
+\fBtrace\fR
+\fBpacket\fR, \fBsteps\fR, \fBallowed\fR, \fBreason\fR, \fBport\fR (both of what stops it).
+.TP
+\fBtopology\fR
+\fBhost\fR, \fBphysical_networks\fR (\fBname\fR, \fBbridge\fR, \fBnetworks\fR), \fBlocal_networks\fR; a
+network has \fBports\fR of \fBname\fR, \fBguest\fR, \fBmac\fR, \fBaddresses\fR, \fBtrunk_vlans\fR, \fBtap\fR,
+\fBstatus\fR.
+.TP
+\fBdoctor\fR
+\fBok\fR, \fBdaemon_running\fR, \fBchecks\fR (\fBcheck\fR; \fBstate\fR: ok, skipped, warning or error; \fBfindings\fR
+of \fBwhat\fR and \fBmend\fR).
+.TP
+\fBlog\-level\fR
+\fBlevel\fR.
+.TP
+\fBlogs\fR
+journald's own fields, a line for each entry.
+.TP
+\fBwatch\fR
+a line for each: \fBtime\fR, \fBevent\fR, \fBkind\fR, \fBid\fR, \fBname\fR, \fBproperties\fR (those that changed, by
+the names above).
 .SH DOCUMENTS
 \fBapply\fR and \fBexport\fR speak of \fBaddress_groups\fR, \fBsecurity_groups\fR, \fBnetworks\fR, \fBsubnets\fR and
 \fBports\fR, lists of resources with the keys that the Create methods of \fBorg.vmfabric1\fR(5) take:

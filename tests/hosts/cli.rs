@@ -10,6 +10,12 @@ fn as_a_person_at_a_shell_has_it() {
 }
 
 #[test]
+#[ignore = "needs root: runs libvirtd and a guest in namespaces of its own"]
+fn the_manual_names_every_key_of_json() {
+    super::private_host(200, "cli/json.sh", &[]);
+}
+
+#[test]
 #[ignore = "needs root: runs vmfabricd in namespaces of its own"]
 fn the_guides_print_what_they_show() {
     super::private_host(120, "cli/docs.sh", &[]);
