@@ -73,11 +73,11 @@ test: root ## all tests, those on real guests and kernels too (root)
 
 comma := ,
 
-test-unit: rust-deps check ## the tests that need no root
+test-unit: check ## the tests that need no root
 	$(call say,tests that need no root)
 	$(CARGO) test $(CARGOFLAGS) --no-fail-fast
 
-check: ## rustfmt and clippy, warnings denied
+check: rust-deps ## rustfmt and clippy, warnings denied
 	$(call say,format)
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --check; \
 	else echo "skipped: this toolchain has no rustfmt"; fi
@@ -85,13 +85,13 @@ check: ## rustfmt and clippy, warnings denied
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy $(CARGOFLAGS) --all-targets -- -D warnings; \
 	else echo "skipped: this toolchain has no clippy (Debian's rustc-web comes without)"; fi
 
-# Debian has none.
+# Debian has no cargo-deny: it is built, once per machine, into TOOLS.
 CARGO_DENY := cargo-deny@0.20.2
 TOOLS ?= $(HOME)/.cache/vmfabric-tools
 
 deny: rust-deps ## licences, sources and known faults of the crates, by deny.toml
-	@[ "$$($(TOOLS)/bin/cargo-deny --version 2>/dev/null)" = "$(subst @, ,$(CARGO_DENY))" ] || { echo "== $(CARGO_DENY), built once per machine" && \
-	  $(CARGO) install --quiet --locked --debug --root $(TOOLS) $(CARGO_DENY); }
+	@[ "$$($(TOOLS)/bin/cargo-deny --version 2>/dev/null)" = "$(subst @, ,$(CARGO_DENY))" ] || \
+	  { echo "== $(CARGO_DENY), built once per machine" && $(CARGO) install --quiet --locked --debug --root $(TOOLS) $(CARGO_DENY); }
 	$(TOOLS)/bin/cargo-deny check --hide-inclusion-graph --allow parse-error licenses bans sources
 	@if timeout 30 git ls-remote -q https://github.com/rustsec/advisory-db HEAD >/dev/null 2>&1; \
 	then $(TOOLS)/bin/cargo-deny check advisories; \

@@ -77,7 +77,6 @@ const BESIDE: &str = r#".SH JSON
 With \fB\-\-json\fR each command prints one document, \fBwatch\fR one a line. The form only grows within a major version:
 what is absent is \fBnull\fR, a list is an array, keys keep their meaning. Numbers are in the units that the tables show:
 bytes, seconds, 1,000 bits per second; times are seconds since 1970.
-.PP
 .TP
 \fBstatus\fR
 \fBversion\fR, \fBhealth\fR, \fBproblems\fR, \fBlibvirt\fR (\fBstatus\fR, \fBdetail\fR), \fBcapabilities\fR (each true
