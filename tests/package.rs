@@ -223,41 +223,53 @@ fn the_arch_package_is_whole_and_reproducible() {
     are_there(&told("bsdtar", &["-tf", package]), "usr/bin");
     let unit = told("bsdtar", &["-xO", "--include=*/vmfabricd.service", "-f", package]);
     assert!(unit.contains("/usr/bin/vmfabricd") && !unit.contains("/usr/sbin/vmfabric"), "{unit}");
-    // What the programs load comes with a package that this one depends on, as namcap would look.
+    // As namcap would look: what the programs load comes with a package that this one depends on.
     let info = told("bsdtar", &["-xO", "-f", package, ".PKGINFO"]);
     let depends: BTreeSet<&str> = info.lines().filter_map(|line| line.strip_prefix("depend = ")).collect();
+    for library in loaded_libraries() {
+        let owner = package_of_arch(&library);
+        assert!(depends.contains(owner), "PKGBUILD does not name {owner}, which has {library}: {depends:?}");
+    }
+}
+
+/// What the dynamic loader is asked for by any of the programs.
+fn loaded_libraries() -> BTreeSet<String> {
     let programs =
         [env!("CARGO_BIN_EXE_vmfabricd"), env!("CARGO_BIN_EXE_vmfabric"), env!("CARGO_BIN_EXE_vmfabric-hook")];
-    for program in programs {
-        let headers = told("readelf", &["--dynamic", program]);
-        let libraries = headers.lines().filter(|line| line.contains("(NEEDED)"));
-        let libraries: Vec<&str> = libraries.filter_map(|line| line.split(['[', ']']).nth(1)).collect();
-        assert!(libraries.contains(&"libc.so.6"), "{headers}");
-        for library in libraries {
-            let owner = match library.split('.').next() {
-                Some("libvirt") => "libvirt",
-                Some("libnftables") => "nftables",
-                Some("libgcc_s") => "gcc-libs",
-                Some("libc" | "libm" | "ld-linux-x86-64" | "ld-linux-aarch64") => "glibc",
-                _ => panic!("{program} loads {library}: of which package of Arch's is it?"),
-            };
-            assert!(
-                depends.contains(owner),
-                "{program} loads {library}, and PKGBUILD does not name {owner}: {depends:?}"
-            );
-        }
+    let headers = told("readelf", &[&["--dynamic"], &programs[..]].concat());
+    let needed = headers.lines().filter(|line| line.contains("(NEEDED)"));
+    let libraries: BTreeSet<String> =
+        needed.filter_map(|line| line.split(['[', ']']).nth(1)).map(str::to_owned).collect();
+    assert!(libraries.contains("libc.so.6"), "{headers}");
+    libraries
+}
+
+fn package_of_arch(library: &str) -> &'static str {
+    match library.split('.').next() {
+        Some("libvirt") => "libvirt",
+        Some("libnftables") => "nftables",
+        Some("libgcc_s") => "gcc-libs",
+        Some("libc" | "libm" | "ld-linux-x86-64" | "ld-linux-aarch64") => "glibc",
+        _ => panic!("{library} is loaded: of which package of Arch's is it?"),
     }
 }
 
 #[test]
 #[ignore = "needs root: `make test` installs shellcheck for it"]
 fn scripts_that_are_shipped_are_lint_clean() {
-    let hooks = ["packaging/hooks/qemu", "packaging/hooks/network"];
-    let maintainer = ["packaging/debian/postinst", "packaging/debian/prerm", "packaging/debian/postrm"];
-    told("shellcheck", &[&["--severity=warning"], &hooks[..], &maintainer[..]].concat());
-    let builders =
-        ["packaging/build-deb", "packaging/build-rpm", "packaging/build-arch", "packaging/third-party-notices"];
-    told("shellcheck", &[&["--severity=warning"], &builders[..]].concat());
+    let scripts = [
+        "--severity=warning",
+        "packaging/hooks/qemu",
+        "packaging/hooks/network",
+        "packaging/debian/postinst",
+        "packaging/debian/prerm",
+        "packaging/debian/postrm",
+        "packaging/build-deb",
+        "packaging/build-rpm",
+        "packaging/build-arch",
+        "packaging/third-party-notices",
+    ];
+    told("shellcheck", &scripts);
     // What PKGBUILD sets makepkg reads, and the other way round.
     let arch = ["--severity=warning", "--shell=bash", "--exclude=SC2034,SC2154,SC2164"];
     told("shellcheck", &[&arch[..], &["packaging/arch/PKGBUILD", "packaging/arch/vmfabric.install"]].concat());

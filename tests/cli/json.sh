@@ -44,8 +44,7 @@ for command in commands:
         documents = json.loads(answer.stdout)
     paragraph = command.split()[0]
     found = keys(documents, set())
-    # An unused table says nothing.
-    assert found, f"{command}: {documents}"
+    assert found, f"{command} prints nothing that could be compared: {documents}"
     unnamed = found - named[paragraph]
     if paragraph == "topology":
         unnamed -= named["network"] | named["subnet"]

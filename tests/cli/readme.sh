@@ -21,13 +21,6 @@ ip() {
   command ip "$@" || return
   [ "$*" != 'link delete vmf-lab' ] || wait_for 60 eval 'vmfabric port list | grep -q "postgres.*active" && vmfabric plan'
 }
-systemctl() {
-  case $* in
-    'stop vmfabricd') pkill -TERM -x vmfabricd && wait_for 20 not pgrep -x vmfabricd ;;
-    'start vmfabricd') wait_for 20 not pgrep -x vmfabricd && start_vmfabricd && wait_for 90 vmfabric status ;;
-    *) echo "systemctl $*: what is that here?" ;;
-  esac
-}
 export RIG_LOGS
 export -f plain_virsh virsh ip systemctl wait_lease start_vmfabricd vmfabricd_answers not
 run ../README.md shortened

@@ -9,16 +9,6 @@ define_guest web 52:54:00:ab:cd:01 network=lab && virsh -q start web && wait_lea
 ping -i 0.2 -W 5 "$(guest_ip web)" >"$RIG_LOGS/ping" &
 pinging=$!
 
-# Units, as far as a person sees them: they say nothing.
-systemctl() {
-  case $* in
-    *"stop vmfabric-hook.socket vmfabricd" | *"disable --now vmfabric-hook.socket vmfabricd")
-      pkill -TERM -x vmfabricd && wait_for 20 not pgrep -x vmfabricd ;;
-    *"start vmfabric-hook.socket vmfabricd" | *"enable --now vmfabric-hook.socket vmfabricd")
-      start_vmfabricd && wait_for 90 vmfabric status ;;
-    *) echo "systemctl $*: what is that here?" ;;
-  esac
-}
 # Where the guide starts it by hand, a newer one has had the store.
 vmfabricd() {
   python3 -c 'import sqlite3; sqlite3.connect("/var/lib/vmfabric/vmfabric.db").execute("PRAGMA user_version = 6")'

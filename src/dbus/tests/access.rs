@@ -35,10 +35,15 @@ impl Polkit {
 }
 
 impl Polkit {
-    async fn serve(&self, bus: &Connection) {
+    /// On the bench's bus, with nobody trusted; it says yes until it is told otherwise. It is there while the connection is.
+    async fn decides() -> (Bench, Self, Connection) {
+        let bench = Bench::with(Access::new(None)).await;
+        let (polkit, bus) = (Self::default(), bench.bus.connect().await);
         let path = "/org/freedesktop/PolicyKit1/Authority";
-        bus.object_server().at(path, self.clone()).await.expect("served");
+        bus.object_server().at(path, polkit.clone()).await.expect("served");
         bus.request_name("org.freedesktop.PolicyKit1").await.expect("the name is free");
+        polkit.answers(true, false);
+        (bench, polkit, bus)
     }
 
     fn answers(&self, authorized: bool, challenge: bool) {
@@ -119,11 +124,7 @@ async fn call_empty(bus: &Connection, path: &str, interface: &str, method: &str,
 /// Every method of `dbus/*.xml`, so that none can be forgotten.
 #[tokio::test]
 async fn every_method_that_changes_something_asks_polkit() {
-    let bench = Bench::with(Access::new(None)).await;
-    let polkit = Polkit::default();
-    let authority = bench.bus.connect().await;
-    polkit.serve(&authority).await;
-    polkit.answers(true, false);
+    let (bench, polkit, _authority) = Polkit::decides().await;
     bench.populate().await;
     polkit.answers(false, false);
     let before = bench.core.view().intent.clone();
@@ -160,10 +161,7 @@ async fn every_method_that_changes_something_asks_polkit() {
 
 #[tokio::test]
 async fn polkit_decides() {
-    let bench = Bench::with(Access::new(None)).await;
-    let polkit = Polkit::default();
-    let authority = bench.bus.connect().await;
-    polkit.serve(&authority).await;
+    let (bench, polkit, _authority) = Polkit::decides().await;
 
     polkit.answers(false, false);
     let text = refused!(bench.create("subnet", &[("network", "blue".into())]).await, NotAuthorized);
