@@ -49,6 +49,8 @@ demo: root ## two real guests on a network of ours, in private namespaces: the m
 	@$(RIG)/install-deps demo
 	$(call say,building (release))
 	$(CARGO) build --release $(CARGOFLAGS)
+	$(call say,the guests' kernel; fetched once per machine)
+	@$(RIG)/stock-kernel >/dev/null
 	$(call say,the demo; this machine is left as it was)
 	@VMFABRIC_BIN=$(abspath target/release) $(RIG)/private-host -t 300 -f tests/demo
 
