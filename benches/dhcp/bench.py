@@ -50,7 +50,8 @@ class Ours:
         base.execute("DELETE FROM lease")
         end = int(time.time()) + 86400
         rows = ((network, address(n), bytes.fromhex("01" + mac(n).replace(":", "")), mac(n), None, None, end) for n in range(held))
-        base.executemany("INSERT INTO lease VALUES (?,?,?,?,?,?,?)", rows)
+        columns = "network_id, address, client, mac, host_name, port_id, expires"
+        base.executemany(f"INSERT INTO lease ({columns}) VALUES (?,?,?,?,?,?,?)", rows)
         base.commit()
         base.close()
         self.run()
