@@ -1,0 +1,58 @@
+#!/bin/bash
+# full.sh: the disk that the leases are on is full. Who has a lease keeps it, over DHCPv4 and DHCPv6; new ones are refused,
+# with a word why, until there is room again. Guests are network namespaces, with dhclient. No libvirt.
+. "$(dirname "$0")/../guests/checks.sh"
+mount -t tmpfs -o size=24m,mode=700 tmpfs /var/lib/vmfabric
+install_vmfabric && start_bus && start_vmfabricd || finish
+cat >/run/rig/dhclient-script <<'S'
+#!/bin/sh
+echo "$reason ${new_ip_address-}${new_ip6_address-}" >>"/run/rig/$guest.told"
+[ -z "$new_ip6_address" ] || ip -6 addr replace "$new_ip6_address/64" dev "$interface"
+[ -z "$new_ip_address" ] || ip addr replace "$new_ip_address/24" dev "$interface"
+S
+chmod 755 /run/rig/dhclient-script
+
+guest() { # NAME NUMBER
+  : >"/run/rig/$1.told"
+  ip netns add "$1"
+  ip netns exec "$1" sysctl -qw net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.default.dad_transmits=0
+  ip link add "tap-$1" type veth peer name eth0 address "52:54:00:00:00:$2" netns "$1" &&
+    ip link set "tap-$1" master vmf-lab up && ip -n "$1" link set lo up && ip -n "$1" link set eth0 up &&
+    wait_for 20 eval "ip -n $1 -6 addr show dev eth0 | grep -v tentative | grep -q 'fe80.*scope link'"
+}
+# client NAME FAMILY: dhclient, which stays; the shortest lease that it asks for is renewed after half of it
+client() {
+  echo 'send dhcp-lease-time 60;' >/run/rig/dhclient.conf
+  ip netns exec "$1" dhclient "-$2" -d -e guest="$1" -cf /run/rig/dhclient.conf -sf /run/rig/dhclient-script \
+    -lf "/run/rig/$1-$2.leases" -pf "/run/rig/$1-$2.pid" eth0 >"$RIG_LOGS/dhclient-$1-$2.log" 2>&1 &
+}
+told() { grep -c "^\($2\) " "/run/rig/$1.told"; }    # NAME REASON
+is_told() { grep -q "^\($2\) " "/run/rig/$1.told"; } # NAME REASON
+more_told() { [ "$(told "$1" "$2")" -gt "$3" ]; }
+in_trouble() { vmfabric status | grep -q 'cannot be stored: .*\(full\|space\)'; }
+
+need "a network" vmfabric network create lab
+need "with DHCPv4" vmfabric subnet create lab 10.55.0.0/24 --lease-time 60
+need "and DHCPv6" vmfabric subnet create lab fd00:55::/64 --lease-time 60
+need "its bridge" wait_for $LONG ip link show vmf-lab
+need "a guest" guest old 01
+client old 4
+client old 6
+need "its leases" eval 'eventually is_told old BOUND && eventually is_told old BOUND6'
+
+head -c 64M /dev/zero >/var/lib/vmfabric/ballast 2>/dev/null
+need "the disk is full" eval '[ "$(df --output=avail /var/lib/vmfabric | tail -n 1)" -eq 0 ]'
+renewed4=$(told old RENEW) renewed6=$(told old RENEW6)
+need "a new guest" guest new 02
+client new 4
+check "it is refused a DHCPv4 lease, and status says why" eventually in_trouble
+client new 6
+check "who has a DHCPv4 lease renews it" eventually more_told old RENEW "$renewed4"
+check "and a DHCPv6 lease" eventually more_told old RENEW6 "$renewed6"
+check "the new one has neither" eval 'not is_told new BOUND && not is_told new BOUND6'
+
+rm /var/lib/vmfabric/ballast
+check "with room again the new one has its leases" eval 'eventually is_told new BOUND && eventually is_told new BOUND6'
+check "and status has no complaint" wait_for $LONG not in_trouble
+check "the old one lost nothing" not eval 'grep -q "EXPIRE\|FAIL\|DEPREF6\|STOP6" /run/rig/old.told'
+finish
