@@ -364,7 +364,8 @@ impl<S: Store> Outlets for Services<S> {
             self.serve_ipv6(&mut served, &mut service).await;
             let dhcp = served.dhcp.as_ref().map(|(_, server)| server.meter());
             let dns = served.dns.as_ref().map(|dns| dns.server.meter());
-            self.meters.set(network.0, NetworkMeters { dhcp, dns });
+            let ipv6 = served.ipv6.as_ref().map(|(_, server)| server.meter());
+            self.meters.set(network.0, NetworkMeters { dhcp, ipv6, dns });
             if served.dhcp.is_some() || served.ipv6.is_some() || served.dns.is_some() || !served.problems.is_empty() {
                 self.networks.insert(network, served);
             }

@@ -5,6 +5,7 @@ use crate::{
     backend::{Counted, Counters, LinkCounters, Sender},
     intent::{Network, NetworkId},
     net::IfName,
+    protocol::{dhcpv4, dhcpv6},
     reconciler::{Handle, LibvirtStatus, PortStatus, Subject, View},
     server::{
         Histogram,
@@ -257,41 +258,79 @@ fn write_pools(text: &mut Exposition, taken: &Taken) {
     }
 }
 
+/// What one DHCP server did.
+struct Served<'a> {
+    network: &'a str,
+    protocol: &'static str,
+    received: u64,
+    replies: Vec<(&'static str, u64)>,
+    unanswered: Vec<(&'static str, u64)>,
+    events: Vec<(&'static str, u64)>,
+}
+
+impl<'a> Served<'a> {
+    /// `held_back`: left unread, as their port sent too many.
+    fn v4(network: &'a str, (stats, held_back): &(dhcpv4::Stats, u64)) -> Self {
+        Self {
+            network,
+            protocol: "dhcpv4",
+            received: stats.received + held_back,
+            replies: vec![("offer", stats.offers), ("ack", stats.acks), ("nak", stats.naks)],
+            unanswered: vec![
+                ("malformed", stats.malformed),
+                ("spoofed", stats.spoofed),
+                ("ignored", stats.ignored),
+                ("limited", stats.limited),
+                ("flood", *held_back),
+            ],
+            events: vec![("release", stats.releases), ("decline", stats.declines), ("conflict", stats.conflicts)],
+        }
+    }
+
+    fn v6(network: &'a str, (stats, held_back): &(dhcpv6::Stats, u64)) -> Self {
+        Self {
+            network,
+            protocol: "dhcpv6",
+            received: stats.received + held_back,
+            replies: vec![("advertise", stats.advertises), ("reply", stats.replies)],
+            unanswered: vec![
+                ("malformed", stats.malformed),
+                ("ignored", stats.ignored),
+                ("limited", stats.limited),
+                ("flood", *held_back),
+            ],
+            events: vec![("release", stats.releases), ("decline", stats.declines)],
+        }
+    }
+}
+
 fn write_dhcp(text: &mut Exposition, readings: &[(&str, &Reading)]) {
-    let served: Vec<_> =
-        readings.iter().filter_map(|(network, reading)| Some((*network, reading.dhcp.as_ref()?))).collect();
+    let v4 = readings.iter().filter_map(|(network, reading)| Some(Served::v4(network, reading.dhcp.as_ref()?)));
+    let v6 = readings.iter().filter_map(|(network, reading)| Some(Served::v6(network, reading.dhcpv6.as_ref()?)));
+    let served: Vec<_> = v4.chain(v6).collect();
     text.family("vmfabric_dhcp_received_messages", Kind::Counter, None, "DHCP messages that came in.");
-    for (network, (stats, held_back)) in &served {
-        text.value(&[("network", network)], stats.received + held_back);
+    for server in &served {
+        text.value(&[("network", server.network), ("protocol", server.protocol)], server.received);
     }
-    text.family("vmfabric_dhcp_replies", Kind::Counter, None, "DHCP replies, by type.");
-    for (network, (stats, _)) in &served {
-        for (kind, count) in [("offer", stats.offers), ("ack", stats.acks), ("nak", stats.naks)] {
-            text.value(&[("network", network), ("type", kind)], count);
-        }
-    }
-    text.family("vmfabric_dhcp_unanswered_messages", Kind::Counter, None, "DHCP messages without reply, by reason.");
-    for (network, (stats, held_back)) in &served {
-        for (reason, count) in [
-            ("malformed", stats.malformed),
-            ("spoofed", stats.spoofed),
-            ("ignored", stats.ignored),
-            ("limited", stats.limited),
-            ("flood", *held_back),
-        ] {
-            text.value(&[("network", network), ("reason", reason)], count);
-        }
-    }
-    text.family(
-        "vmfabric_dhcp_events",
-        Kind::Counter,
-        None,
-        "Addresses that clients gave back or refused, or that were in use.",
-    );
-    for (network, (stats, _)) in &served {
-        for (event, count) in [("release", stats.releases), ("decline", stats.declines), ("conflict", stats.conflicts)]
-        {
-            text.value(&[("network", network), ("event", event)], count);
+    type Counts<'a> = fn(&'a Served<'a>) -> &'a [(&'static str, u64)];
+    let families: [(&str, &str, &str, Counts); 3] = [
+        ("vmfabric_dhcp_replies", "DHCP replies, by type.", "type", |server| &server.replies),
+        ("vmfabric_dhcp_unanswered_messages", "DHCP messages without reply, by reason.", "reason", |server| {
+            &server.unanswered
+        }),
+        (
+            "vmfabric_dhcp_events",
+            "Addresses that clients gave back or refused, or that were in use.",
+            "event",
+            |server| &server.events,
+        ),
+    ];
+    for (name, help, label, counts) in families {
+        text.family(name, Kind::Counter, None, help);
+        for server in &served {
+            for (kind, count) in counts(server) {
+                text.value(&[("network", server.network), ("protocol", server.protocol), (label, kind)], count);
+            }
         }
     }
 }

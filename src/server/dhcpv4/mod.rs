@@ -19,6 +19,7 @@ use crate::{
     server::{
         clock::LeaseClock,
         leases::{CommitError, LeaseStore},
+        meters::ask,
     },
 };
 use link::Link;
@@ -101,11 +102,7 @@ pub struct DhcpMeter(mpsc::WeakSender<Command>);
 impl DhcpMeter {
     /// As [`DhcpServer::stats`].
     pub async fn stats(&self) -> Result<(Stats, u64), Stopped> {
-        let commands = self.0.upgrade().ok_or(Stopped)?;
-        let (answer, stats) = oneshot::channel();
-        commands.send(Command::Stats(answer)).await.map_err(|_| Stopped)?;
-        drop(commands);
-        stats.await.map_err(|_| Stopped)
+        ask(self.0.upgrade().ok_or(Stopped)?, Command::Stats).await
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
         clock::LeaseClock,
         dhcpv4::{DhcpEvent, ServeError, Stopped},
         leases::LeaseStore,
+        meters::ask,
     },
 };
 use link::Link;
@@ -38,6 +39,17 @@ enum Command {
 pub struct Ipv6Server {
     commands: mpsc::Sender<Command>,
     task: JoinHandle<()>,
+}
+
+/// What a server did, while it runs.
+#[derive(Debug, Clone)]
+pub struct Ipv6Meter(mpsc::WeakSender<Command>);
+
+impl Ipv6Meter {
+    /// As [`Ipv6Server::stats`].
+    pub async fn stats(&self) -> Result<(Stats, u64), Stopped> {
+        ask(self.0.upgrade().ok_or(Stopped)?, Command::Stats).await
+    }
 }
 
 impl Ipv6Server {
@@ -67,9 +79,12 @@ impl Ipv6Server {
 
     /// What the engine did, and how many packets were dropped since their port sent too many.
     pub async fn stats(&self) -> Result<(Stats, u64), Stopped> {
-        let (answer, stats) = oneshot::channel();
-        self.commands.send(Command::Stats(answer)).await.map_err(|_| Stopped)?;
-        stats.await.map_err(|_| Stopped)
+        self.meter().stats().await
+    }
+
+    /// For whoever asks after the server.
+    pub fn meter(&self) -> Ipv6Meter {
+        Ipv6Meter(self.commands.downgrade())
     }
 
     /// Tells hosts that this is no router any more, waits a few seconds for the leases on their way to the disk, and
