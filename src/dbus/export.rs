@@ -24,18 +24,25 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
-use tokio::sync::{
-    Mutex,
-    broadcast::{
-        self,
-        error::{RecvError, TryRecvError},
+use tokio::{
+    sync::{
+        Mutex,
+        broadcast::{
+            self,
+            error::{RecvError, TryRecvError},
+        },
     },
+    time::{Instant, sleep_until},
 };
 use zbus::{
     Connection, OwnedObjectPath, fdo,
     object_server::{Interface, SignalEmitter},
 };
+
+/// From one look at how many leases there are to the next.
+const LEASES_PAUSE: Duration = Duration::from_millis(100);
 
 /// An object's properties, shared by the object, which reads them, and the exporter, which replaces them.
 #[derive(Debug)]
@@ -181,21 +188,32 @@ impl Exporter {
         self.sync(context, bus, all).await
     }
 
-    /// Follows the notices until the loop ends. Notices that come together are one piece of work.
+    /// Follows the notices until the loop ends. Notices that come together are one piece of work; those of leases wait
+    /// for each other a moment, since many come while guests boot, and only the Manager's count of them changes.
     pub async fn follow(
         &self,
         context: &Arc<Context>,
         bus: &Connection,
         mut notices: broadcast::Receiver<Notice>,
     ) -> zbus::Result<()> {
+        // When leases are due, some having changed; the last time that they were not waited for.
+        let (mut leases_due, mut leases_seen) = (None, Instant::now() - LEASES_PAUSE);
         loop {
             let mut dirty = Dirty::default();
             let mut lagged = false;
-            match notices.recv().await {
-                Ok(notice) => dirty.note(notice),
-                Err(RecvError::Lagged(_)) => lagged = true,
-                Err(RecvError::Closed) => return Ok(()),
+            tokio::select! {
+                notice = notices.recv() => match notice {
+                    Ok(Notice::LeasesChanged(_)) => {
+                        leases_due.get_or_insert(leases_seen + LEASES_PAUSE);
+                        continue;
+                    }
+                    Ok(notice) => dirty.note(notice),
+                    Err(RecvError::Lagged(_)) => lagged = true,
+                    Err(RecvError::Closed) => return Ok(()),
+                },
+                () = sleep_until(leases_due.unwrap_or(leases_seen)), if leases_due.is_some() => {}
             }
+            (leases_due, leases_seen) = (None, Instant::now());
             loop {
                 match notices.try_recv() {
                     Ok(notice) => dirty.note(notice),

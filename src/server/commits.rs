@@ -6,13 +6,25 @@ use super::{
 };
 use crate::protocol::{dhcpv4, dhcpv6, lease::LeaseChange};
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use std::{future::Future, pin::Pin, sync::Arc};
-use tokio::sync::mpsc::{self, error::TrySendError};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    time::sleep_until,
+};
 use tracing::{error, info};
 use uuid::Uuid;
 
 /// So many replies may wait for the disk at a time; packets wait in their ports' queues beyond it.
 const MAX_IN_FLIGHT: usize = 1_024;
+
+/// From one hand-over to the store to the next, where there is more than one: those that come meanwhile share the wait
+/// for the disk, which costs more than all else that a lease needs. Who comes alone does not wait.
+const GATHER: Duration = Duration::from_millis(8);
 
 /// A reply that is locked until its changes are on disk.
 pub(super) trait Commit: Send + 'static {
@@ -46,11 +58,13 @@ pub(super) struct Commits<S, C> {
     in_flight: FuturesUnordered<Pin<Box<dyn Future<Output = Landed<C>> + Send>>>,
     /// How many are in `in_flight`.
     committing: usize,
+    /// What waits is handed over from then on.
+    due: Instant,
 }
 
 impl<C: Commit, S: LeaseStore<C::Lease>> Commits<S, C> {
     pub(super) fn new(store: Arc<S>) -> Self {
-        Self { store, waiting: Vec::new(), in_flight: FuturesUnordered::new(), committing: 0 }
+        Self { store, waiting: Vec::new(), in_flight: FuturesUnordered::new(), committing: 0, due: Instant::now() }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -61,8 +75,22 @@ impl<C: Commit, S: LeaseStore<C::Lease>> Commits<S, C> {
         self.waiting.push(commit);
     }
 
-    /// All that waits goes to the store.
+    /// All that waits goes to the store, if its time has come.
     pub(super) fn hand_over(&mut self) {
+        let now = Instant::now();
+        if now >= self.due && !self.waiting.is_empty() {
+            self.due = now + GATHER;
+            self.hand_over_all();
+        }
+    }
+
+    /// When [`Self::hand_over`] has something to do; `None` while nothing waits.
+    pub(super) fn due(&self) -> Option<Instant> {
+        (!self.waiting.is_empty()).then_some(self.due)
+    }
+
+    /// All that waits goes to the store, now.
+    pub(super) fn hand_over_all(&mut self) {
         if self.waiting.is_empty() {
             return;
         }
@@ -85,6 +113,14 @@ impl<C: Commit, S: LeaseStore<C::Lease>> Commits<S, C> {
         let landed = self.in_flight.next().await?;
         self.committing = self.committing.saturating_sub(landed.len());
         Some(landed)
+    }
+}
+
+/// For ever where there is no deadline.
+pub(super) async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,7 +3,7 @@ use crate::{
     protocol::dhcpv4::{Commit, Engine, Lease, Origin, Output, Sender},
     server::{
         clock::LeaseClock,
-        commits::{Commits, Reports},
+        commits::{Commits, Reports, until},
     },
 };
 use std::{
@@ -12,7 +12,7 @@ use std::{
 };
 use tokio::{
     sync::mpsc,
-    time::{sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
@@ -71,6 +71,7 @@ impl<S: LeaseStore<Lease>> Server<S> {
             let now = self.clock.now();
             let deadline = self.engine.next_deadline().map(|at| at.saturating_sub(now).min(LONGEST_SLEEP));
             let probe = self.link.as_ref().and_then(|link| link.prober.next_deadline());
+            let gathered = self.commits.due();
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Update(scope)) => {
@@ -84,6 +85,8 @@ impl<S: LeaseStore<Lease>> Server<S> {
                     Some(Command::Stop) | None => break,
                 },
                 Some(landed) = self.commits.landed() => self.landed(landed),
+                // `serve` hands over.
+                () = until(gathered) => {}
                 lost = receive(self.link.as_ref(), &mut buffer, &mut packets) => {
                     self.take_in(&mut packets);
                     if let Some(error) = lost {
@@ -113,11 +116,11 @@ impl<S: LeaseStore<Lease>> Server<S> {
                 () = tokio::task::yield_now(), if busy => {}
             }
         }
-        self.commits.hand_over();
+        self.commits.hand_over_all();
         let drain = async {
             while let Some(landed) = self.commits.landed().await {
                 self.landed(landed);
-                self.commits.hand_over();
+                self.commits.hand_over_all();
             }
         };
         if timeout(STOP_TIMEOUT, drain).await.is_err() {
@@ -227,13 +230,6 @@ impl<S: LeaseStore<Lease>> Server<S> {
             }
             Err(error) => debug!(%interface, %error, "DHCP server waits for its interface"),
         }
-    }
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(at) => sleep_until(at.into()).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     },
     server::{
         clock::LeaseClock,
-        commits::{Commits, Reports},
+        commits::{Commits, Reports, until},
         dhcpv4::{DhcpEvent, queue::FairQueue},
         leases::{CommitError, LeaseStore},
     },
@@ -77,6 +77,7 @@ impl<S: LeaseStore<Lease>> Server<S> {
             let deadline = self.engine.next_deadline().map(|at| at.saturating_sub(now).min(LONGEST_SLEEP));
             let speak = self.advertiser.as_ref().filter(|_| self.link.is_some()).map(ra::Engine::next_deadline);
             let speak = speak.map(|at| Duration::from_millis(at.saturating_sub(self.millis())));
+            let gathered = self.commits.due();
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Update(scope, router)) => self.update(*scope, router),
@@ -91,6 +92,8 @@ impl<S: LeaseStore<Lease>> Server<S> {
                     None => break,
                 },
                 Some(landed) = self.commits.landed() => self.landed(landed),
+                // `serve` hands over.
+                () = until(gathered) => {}
                 lost = receive(self.link.as_ref(), &mut buffer, &mut packets) => {
                     self.take_in(&mut packets);
                     if let Some(error) = lost {
@@ -109,11 +112,11 @@ impl<S: LeaseStore<Lease>> Server<S> {
                 () = tokio::task::yield_now(), if busy => {}
             }
         }
-        self.commits.hand_over();
+        self.commits.hand_over_all();
         let drain = async {
             while let Some(landed) = self.commits.landed().await {
                 self.landed(landed);
-                self.commits.hand_over();
+                self.commits.hand_over_all();
             }
         };
         if timeout(STOP_TIMEOUT, drain).await.is_err() {
