@@ -26,9 +26,7 @@ use tokio::{
 
 /// From a lease to the file: leases that come together are one write.
 const GATHER: Duration = Duration::from_millis(50);
-/// From one write to the next at least.
-const PAUSE: Duration = Duration::from_millis(500);
-/// And so many times its length, so that this takes a tenth of a processor at most.
+/// A write is followed by a pause of so many times its length, so that this takes a tenth of a processor at most.
 const REST: u32 = 10;
 /// How often the wall clock is looked at, by which the files tell the leases' ends.
 const TICK: Duration = Duration::from_secs(60);
@@ -64,7 +62,7 @@ pub async fn follow(handle: Handle, folder: PathBuf) {
         // It does not panic, and is not cancelled.
         let Ok(done) = work.await else { return };
         files = done;
-        let rest = Due::now() + (began.elapsed() * REST).max(PAUSE);
+        let rest = Due::now() + (began.elapsed() * REST).max(GATHER);
         match next(&handle, &mut notices, rest, shift).await {
             Some(next) => marked = next,
             None => return,
