@@ -196,8 +196,8 @@ impl Exporter {
         bus: &Connection,
         mut notices: broadcast::Receiver<Notice>,
     ) -> zbus::Result<()> {
-        // When leases are due, some having changed; the last time that they were not waited for.
-        let (mut leases_due, mut leases_seen) = (None, Instant::now() - LEASES_PAUSE);
+        // When to look at the leases, if some have changed; when that was done last.
+        let (mut leases_due, mut leases_seen) = (None, Instant::now());
         loop {
             let mut dirty = Dirty::default();
             let mut lagged = false;
