@@ -2,7 +2,7 @@
 //!
 //! A renewal changes a row in place. It needs room in the log, and room in the database for what the log holds already;
 //! both are allocated beforehand. Where no more can be allocated, whatever would grow the database is refused, with the
-//! reserve untouched.
+//! reserve untouched. SQLite removes the log when it closes the database; a file holds that space until it is opened again.
 
 use super::files::beside;
 use crate::backend::Write;
@@ -11,8 +11,9 @@ use nix::{
     sys::statvfs::fstatvfs,
 };
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
@@ -20,6 +21,10 @@ use std::{
 const MOST: u64 = 8 << 20;
 /// Less than this is of no use.
 const LEAST: u64 = 64 << 10;
+/// Bytes that the log has besides, for what else needs room when a database is opened: directories, the file system's own.
+const BESIDE: u64 = 128 << 10;
+/// Bytes of the log's index, a file that comes and goes with the log (sqlite.org/walformat.html, section 2).
+const INDEX: u64 = 32 << 10;
 
 #[derive(Debug)]
 pub(super) struct Reserve {
@@ -28,25 +33,60 @@ pub(super) struct Reserve {
     size: u64,
 }
 
+/// Bytes that were held for the log while the database was closed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held(u64);
+
+impl Held {
+    /// Gives back the space that was held for a database, which is about to be opened.
+    pub(super) fn release(path: &Path) -> Self {
+        let file = beside(path, "-reserve");
+        let held = fs::metadata(&file).map_or(0, |meta| allocated(&meta));
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => tracing::warn!(%error, "{}", file.display()),
+            _ => {}
+        }
+        Self(held.saturating_sub(BESIDE + INDEX))
+    }
+}
+
 impl Reserve {
-    /// `None` where the file system has no room for one, or cannot allocate beforehand.
-    pub(super) fn take(path: &Path) -> Option<Self> {
-        Self::try_take(path).inspect_err(|error| tracing::warn!(%error, "no disk space is kept for renewals")).ok()?
+    /// Of a database whose log is open. `None` where the file system has no room for one, or cannot allocate beforehand.
+    pub(super) fn take(path: &Path, held: Held) -> Option<Self> {
+        Self::try_take(path, held)
+            .inspect_err(|error| tracing::warn!(%error, "no disk space is kept for renewals"))
+            .ok()?
     }
 
-    fn try_take(path: &Path) -> io::Result<Option<Self>> {
+    fn try_take(path: &Path, Held(held): Held) -> io::Result<Option<Self>> {
         let database = OpenOptions::new().read(true).write(true).open(path)?;
-        let space = fstatvfs(&database)?;
-        let size = (space.blocks_available() as u64).saturating_mul(space.fragment_size() as u64) / 16;
-        let size = size.min(MOST) & !4095;
+        let log = OpenOptions::new().write(true).open(beside(path, "-wal"))?;
+        let free = free(&database)?;
+        // Who was killed has left the log as it was.
+        let there = allocated(&log.metadata()?);
+        let size = (free / 16).max(held).max(there.saturating_sub(BESIDE));
+        let size = size.min(free + there).min(MOST) & !4095;
         if size < LEAST {
             return Ok(None);
         }
-        let log = OpenOptions::new().write(true).open(beside(path, "-wal"))?;
-        allocate(&log, size)?;
+        allocate(&log, (size + BESIDE).min(free + there))?;
         let reserve = Self { database, size };
-        reserve.extend()?;
+        if let Err(error) = reserve.extend() {
+            tracing::debug!(%error, "the database is not to grow until there is space");
+        }
         Ok(Some(reserve))
+    }
+
+    /// Holds what closing the database gave back until it is opened again.
+    pub(super) fn hold(self, path: &Path) {
+        let hold = || {
+            let mut options = OpenOptions::new();
+            let file = options.write(true).create(true).truncate(true).mode(0o600).open(beside(path, "-reserve"))?;
+            allocate(&file, (self.size + BESIDE + INDEX).min(free(&self.database)?))
+        };
+        if let Err(error) = hold() {
+            tracing::warn!(%error, "no disk space is kept for renewals after the next start");
+        }
     }
 
     /// Pages of 4 KiB after which the log is to be copied into the database: well before it fills what is kept for it.
@@ -63,7 +103,7 @@ impl Reserve {
 
     /// What is allocated already shows nothing of a disk that others fill.
     fn has_space(&self) -> bool {
-        fstatvfs(&self.database).is_ok_and(|space| space.blocks_available() > 0)
+        free(&self.database).is_ok_and(|bytes| bytes > 0)
     }
 
     fn extend(&self) -> io::Result<()> {
@@ -91,6 +131,17 @@ pub(super) fn grows(write: &Write) -> bool {
         Write::PutLease(_) | Write::DeleteLease { .. } | Write::DeletePublished(_) | Write::DeleteMemo { .. } => false,
         Write::PutPublished(_) | Write::PutMemo { .. } => true,
     }
+}
+
+/// Bytes that anybody may have of a file's file system.
+fn free(file: &File) -> io::Result<u64> {
+    let space = fstatvfs(file)?;
+    Ok((space.blocks_available() as u64).saturating_mul(space.fragment_size() as u64))
+}
+
+/// Bytes, those beyond the file's end too (`st_blocks` of stat(2) counts 512 each).
+fn allocated(meta: &fs::Metadata) -> u64 {
+    meta.blocks() * 512
 }
 
 /// Beyond the file's end, so that whoever reads it sees no difference.

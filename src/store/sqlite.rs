@@ -6,7 +6,7 @@
 use super::{
     error::{from_sqlite, is_full, is_of_the_batch},
     files,
-    reserve::{Reserve, grows},
+    reserve::{Held, Reserve, grows},
     schema, statements,
 };
 use crate::backend::{LeaseRecord, Loaded, Store, StoreError, Write};
@@ -124,13 +124,14 @@ impl Drop for SqliteStore {
 impl Worker {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let lock = files::prepare(path)?;
+        let held = Held::release(path);
         let mut connection = files::connect(path)?;
         schema::version(&connection, path, schema::MIGRATIONS)?;
         schema::check(&connection, path)?;
         files::check_length(&connection, path)?;
         configure(&connection).map_err(|error| from_sqlite(path, &error))?;
         schema::migrate(&mut connection, path, schema::MIGRATIONS)?;
-        let reserve = Reserve::take(path);
+        let reserve = Reserve::take(path, held);
         if let Some(reserve) = &reserve {
             let checkpoint =
                 connection.pragma_update_and_check(None, "wal_autocheckpoint", reserve.checkpoint_pages(), |_| Ok(()));
@@ -172,6 +173,15 @@ impl Worker {
                 }
                 Some(Request::Commit(_)) | None => {}
             }
+        }
+        self.close();
+    }
+
+    fn close(self) {
+        if let Err((_, error)) = self.connection.close() {
+            tracing::warn!(%error, "the store is not closed well; nothing is lost");
+        } else if let Some(reserve) = self.reserve {
+            reserve.hold(&self.path);
         }
     }
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # full.sh: the disk that the leases are on is full. Who has a lease keeps it, over DHCPv4 and DHCPv6; new ones are refused,
-# with a word why, until there is room again. Guests are network namespaces, with dhclient. No libvirt.
+# with a word why, until there is room again, also after a restart. Guests are network namespaces, with dhclient. No libvirt.
 . "$(dirname "$0")/../guests/checks.sh"
 mount -t tmpfs -o size=24m,mode=700 tmpfs /var/lib/vmfabric
 install_vmfabric && start_bus && start_vmfabricd || finish
@@ -51,7 +51,17 @@ check "who has a DHCPv4 lease renews it" eventually more_told old RENEW "$renewe
 check "and a DHCPv6 lease" eventually more_told old RENEW6 "$renewed6"
 check "the new one has neither" eval 'not is_told new BOUND && not is_told new BOUND6'
 
-rm /var/lib/vmfabric/ballast
+stop_vmfabricd
+more_ballast() { head -c 64M /dev/zero >"/var/lib/vmfabric/ballast-$1" 2>/dev/null; }
+more_ballast stopped
+need "stopped and started, with what it gave back taken by others" start_vmfabricd
+more_ballast started
+renewed4=$(told old RENEW) renewed6=$(told old RENEW6)
+check "who has a DHCPv4 lease renews it still" eventually more_told old RENEW "$renewed4"
+check "and a DHCPv6 lease" eventually more_told old RENEW6 "$renewed6"
+check "the new one has still neither" eval 'not is_told new BOUND && not is_told new BOUND6'
+
+rm /var/lib/vmfabric/ballast*
 check "with room again the new one has its leases" eval 'eventually is_told new BOUND && eventually is_told new BOUND6'
 check "and status has no complaint" wait_for $LONG not in_trouble
 check "the old one lost nothing" not eval 'grep -q "EXPIRE\|FAIL\|DEPREF6\|STOP6" /run/rig/old.told'

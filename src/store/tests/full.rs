@@ -142,11 +142,26 @@ fn renew_on_a_full_disk(directory: &Path) {
     assert_full(wait(store.commit(vec![Write::PutLease(thief)])), &path);
     wait(store.commit(vec![Write::DeleteLease { network: network_id(1).0, address: lease(1, 1).address }]))
         .expect("delete");
-    drop(store);
-    let store = SqliteStore::open(&path).expect("open on a full disk");
-    let leases = wait(store.leases(network_id(1).0)).expect("read");
-    assert_eq!(leases.len(), 198);
-    assert!(leases.iter().all(|lease| lease.expires == 1_059));
+    let mut store = store;
+    for restart in 1..4 {
+        drop(store);
+        // Others take whatever was given back.
+        take_all_space(&directory.join(format!("stopped-{restart}")));
+        store = SqliteStore::open(&path).expect("open on a full disk");
+        take_all_space(&directory.join(format!("started-{restart}")));
+        let leases = wait(store.leases(network_id(1).0)).expect("read");
+        assert_eq!(leases.len(), 198);
+        assert!(leases.iter().all(|lease| lease.expires == 999 + restart * 60), "{:?}", leases[0]);
+        for round in 1..=60 {
+            let renewal =
+                |octet| Write::PutLease(LeaseRecord { expires: 999 + restart * 60 + round, ..lease(1, octet) });
+            for octet in 2..200 {
+                wait(store.commit(vec![renewal(octet)]))
+                    .unwrap_or_else(|error| panic!("round {round}, {octet}: {error}"));
+            }
+            assert_full(wait(store.commit(vec![Write::PutLease(lease(1, 200))])), &path);
+        }
+    }
     fs::remove_file(&ballast).expect("remove");
     wait(store.commit(vec![Write::PutLease(lease(1, 200)), memo("a")])).expect("there is space again");
 }
