@@ -26,6 +26,7 @@ client() {
   ip netns exec "$1" dhclient "-$2" -d -e guest="$1" -cf /run/rig/dhclient.conf -sf /run/rig/dhclient-script \
     -lf "/run/rig/$1-$2.leases" -pf "/run/rig/$1-$2.pid" eth0 >"$RIG_LOGS/dhclient-$1-$2.log" 2>&1 &
 }
+fill_disk() { head -c 64M /dev/zero >"/var/lib/vmfabric/ballast-$1" 2>/dev/null; } # WHEN
 told() { grep -c "^\($2\) " "/run/rig/$1.told"; }    # NAME REASON
 is_told() { grep -q "^\($2\) " "/run/rig/$1.told"; } # NAME REASON
 more_told() { [ "$(told "$1" "$2")" -gt "$3" ]; }
@@ -40,7 +41,7 @@ client old 4
 client old 6
 need "its leases" eval 'eventually is_told old BOUND && eventually is_told old BOUND6'
 
-head -c 64M /dev/zero >/var/lib/vmfabric/ballast 2>/dev/null
+fill_disk running
 need "the disk is full" eval '[ "$(df --output=avail /var/lib/vmfabric | tail -n 1)" -eq 0 ]'
 renewed4=$(told old RENEW) renewed6=$(told old RENEW6)
 need "a new guest" guest new 02
@@ -52,16 +53,15 @@ check "and a DHCPv6 lease" eventually more_told old RENEW6 "$renewed6"
 check "the new one has neither" eval 'not is_told new BOUND && not is_told new BOUND6'
 
 stop_vmfabricd
-more_ballast() { head -c 64M /dev/zero >"/var/lib/vmfabric/ballast-$1" 2>/dev/null; }
-more_ballast stopped
+fill_disk stopped
 need "stopped and started, with what it gave back taken by others" start_vmfabricd
-more_ballast started
+fill_disk started
 renewed4=$(told old RENEW) renewed6=$(told old RENEW6)
 check "who has a DHCPv4 lease renews it still" eventually more_told old RENEW "$renewed4"
 check "and a DHCPv6 lease" eventually more_told old RENEW6 "$renewed6"
 check "the new one has still neither" eval 'not is_told new BOUND && not is_told new BOUND6'
 
-rm /var/lib/vmfabric/ballast*
+rm /var/lib/vmfabric/ballast-*
 check "with room again the new one has its leases" eval 'eventually is_told new BOUND && eventually is_told new BOUND6'
 check "and status has no complaint" wait_for $LONG not in_trouble
 check "the old one lost nothing" not eval 'grep -q "EXPIRE\|FAIL\|DEPREF6\|STOP6" /run/rig/old.told'

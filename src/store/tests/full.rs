@@ -5,7 +5,12 @@ use crate::store::{
     files::beside,
     sqlite::{Batch, Request, SqliteStore, Worker},
 };
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    ops::{Range, RangeInclusive},
+    path::Path,
+    process::Command,
+};
 use tokio::sync::{mpsc, oneshot};
 
 fn big(key: &str, kilobytes: usize) -> Write {
@@ -122,27 +127,18 @@ fn fill_the_disk(directory: &Path) {
 
 fn renew_on_a_full_disk(directory: &Path) {
     let (path, ballast) = (directory.join("vmfabric.db"), directory.join("ballast"));
-    let store = SqliteStore::open(&path).expect("open");
+    let mut store = SqliteStore::open(&path).expect("open");
     wait(store.commit(vec![put_network(1)])).expect("commit");
     for octet in 1..200 {
         wait(store.commit(vec![Write::PutLease(lease(1, octet))])).expect("commit");
     }
     take_all_space(&ballast);
-    // Far more than the log holds, so that it is copied into the database again and again.
-    for round in 1..60 {
-        let renewal = |octet| Write::PutLease(LeaseRecord { expires: 1_000 + round, ..lease(1, octet) });
-        for octet in 1..200 {
-            wait(store.commit(vec![renewal(octet)])).unwrap_or_else(|error| panic!("round {round}, {octet}: {error}"));
-        }
-        assert_full(wait(store.commit(vec![Write::PutLease(lease(1, 200))])), &path);
-        assert_full(wait(store.commit(vec![memo("a")])), &path);
-    }
+    renew(&store, &path, 1..200, 1_001..=1_059);
     let mut thief = lease(1, 5);
     thief.client = b"another".to_vec();
     assert_full(wait(store.commit(vec![Write::PutLease(thief)])), &path);
     wait(store.commit(vec![Write::DeleteLease { network: network_id(1).0, address: lease(1, 1).address }]))
         .expect("delete");
-    let mut store = store;
     for restart in 1..4 {
         drop(store);
         // Others take whatever was given back.
@@ -151,19 +147,26 @@ fn renew_on_a_full_disk(directory: &Path) {
         take_all_space(&directory.join(format!("started-{restart}")));
         let leases = wait(store.leases(network_id(1).0)).expect("read");
         assert_eq!(leases.len(), 198);
-        assert!(leases.iter().all(|lease| lease.expires == 999 + restart * 60), "{:?}", leases[0]);
-        for round in 1..=60 {
-            let renewal =
-                |octet| Write::PutLease(LeaseRecord { expires: 999 + restart * 60 + round, ..lease(1, octet) });
-            for octet in 2..200 {
-                wait(store.commit(vec![renewal(octet)]))
-                    .unwrap_or_else(|error| panic!("round {round}, {octet}: {error}"));
-            }
-            assert_full(wait(store.commit(vec![Write::PutLease(lease(1, 200))])), &path);
-        }
+        let last = 999 + restart * 60;
+        assert!(leases.iter().all(|lease| lease.expires == last), "{:?}", leases[0]);
+        renew(&store, &path, 2..200, last + 1..=last + 60);
     }
     fs::remove_file(&ballast).expect("remove");
     wait(store.commit(vec![Write::PutLease(lease(1, 200)), memo("a")])).expect("there is space again");
+}
+
+/// Renews what is there, and sees what is new refused after each round. 59 rounds are far more than the log holds, so that
+/// it is copied into the database again and again.
+fn renew(store: &SqliteStore, path: &Path, octets: Range<u8>, rounds: RangeInclusive<u64>) {
+    for expires in rounds {
+        for octet in octets.clone() {
+            let renewal = Write::PutLease(LeaseRecord { expires, ..lease(1, octet) });
+            wait(store.commit(vec![renewal])).unwrap_or_else(|error| panic!("until {expires}, {octet}: {error}"));
+        }
+        for new in [Write::PutLease(lease(1, 200)), memo("a")] {
+            assert_full(wait(store.commit(vec![new])), path);
+        }
+    }
 }
 
 fn take_all_space(ballast: &Path) {
