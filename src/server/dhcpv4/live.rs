@@ -460,15 +460,7 @@ fn a_flood_from_one_port_does_not_keep_others_from_their_leases() {
         wide.subnets[0].pools = vec!["10.77.0.60-10.77.0.250".parse().expect("a range")];
         let (server, _events) = serve(wide, &Disk::new()).await;
         let (flooder, guest) = (Guest::new("br0", 9).await, Guest::new("br0", 8).await);
-        let flood = format!("{} {}", flooder.enter(), std::env::current_exe().expect("this test").display());
-        let mut words = flood.split_whitespace();
-        let flood = Command::new(words.next().expect("nsenter"))
-            .args(words)
-            .args(["server::dhcpv4::live::floods", "--exact", "--ignored", "--nocapture"])
-            .env("VMFABRIC_TEST_FLOOD", mac(0xfe).to_string())
-            .stdout(Stdio::null())
-            .spawn();
-        let mut flood = Running(flood.expect("this test"));
+        let mut flood = flood(&flooder, "server::dhcpv4::live::floods", mac(0xfe));
         let start = Instant::now();
         while server.stats().await.expect("running").1 < 20_000 {
             assert!(start.elapsed() < DEADLINE && flood.runs(), "no flood");
@@ -487,34 +479,53 @@ fn a_flood_from_one_port_does_not_keep_others_from_their_leases() {
 /// Packets a second.
 const FLOOD: u128 = 30_000;
 
-/// The other side of the flood: DISCOVERs from ever new MAC addresses.
-#[test]
-#[ignore = "is started by another test"]
-fn floods() {
+/// This program once more, in a guest: one of its tests floods the server, which has this MAC address.
+pub(in crate::server) fn flood(guest: &Guest, test: &str, server: MacAddr) -> Running {
+    let enter = guest.enter();
+    let mut words = enter.split_whitespace();
+    let flood = Command::new(words.next().expect("nsenter"))
+        .args(words)
+        .arg(std::env::current_exe().expect("this test"))
+        .args([test, "--exact", "--ignored", "--nocapture"])
+        .env("VMFABRIC_TEST_FLOOD", server.to_string())
+        .stdout(Stdio::null())
+        .spawn();
+    Running(flood.expect("this test"))
+}
+
+/// The guest's side of it: `packet` by number and MAC address, each packet from an address of its own.
+pub(in crate::server) fn send_flood(ethertype: u16, packet: impl Fn(u32, MacAddr) -> Vec<u8>) {
     let Ok(server) = std::env::var("VMFABRIC_TEST_FLOOD") else { return };
     let server = server.parse::<MacAddr>().expect("a MAC address").octets();
     let index = nix::net::if_::if_nametoindex("eth0").expect("an interface");
     let socket = socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, None).expect("root");
-    let address =
-        crate::ffi::packet::link_address(index, crate::ffi::packet::ETHERTYPE_IPV4, server).expect("an address");
-    let endpoints = ("0.0.0.0:68".parse().expect("an address"), "255.255.255.255:67".parse().expect("an address"));
+    let address = crate::ffi::packet::link_address(index, ethertype, server).expect("an address");
     let start = Instant::now();
     for n in 0u32.. {
         while u128::from(n) > start.elapsed().as_micros() * FLOOD / 1_000_000 {
             std::thread::yield_now();
         }
         let [_, a, b, c] = n.to_be_bytes();
-        let mac = [0x02, 0, 0, a, b, c];
-        let mut message = vec![0; 240];
-        message[..3].copy_from_slice(&[1, 1, 6]);
-        message[28..34].copy_from_slice(&mac);
-        message[236..].copy_from_slice(&[99, 130, 83, 99]);
-        message.extend([53, 1, 1, 255]);
-        let packet = frame::build(endpoints.0, endpoints.1, &message).expect("short");
-        let frame = [&server[..], &mac, &[8, 0], &packet].concat();
+        let mac = MacAddr::new([0x02, 0, 0, a, b, c]).expect("unicast");
+        let frame = [&server[..], &mac.octets(), &ethertype.to_be_bytes(), &packet(n, mac)].concat();
         // A full queue is what a flood meets.
         let _ = socket.send_to(&frame, &address);
     }
+}
+
+/// DISCOVERs from ever new clients.
+#[test]
+#[ignore = "is started by another test"]
+fn floods() {
+    let endpoints = ("0.0.0.0:68".parse().expect("an address"), "255.255.255.255:67".parse().expect("an address"));
+    send_flood(crate::ffi::packet::ETHERTYPE_IPV4, |_, mac| {
+        let mut message = vec![0; 240];
+        message[..3].copy_from_slice(&[1, 1, 6]);
+        message[28..34].copy_from_slice(&mac.octets());
+        message[236..].copy_from_slice(&[99, 130, 83, 99]);
+        message.extend([53, 1, 1, 255]);
+        frame::build(endpoints.0, endpoints.1, &message).expect("short")
+    });
 }
 
 /// With `VMFABRIC_TEST_CAPTURE` set to a folder, what clients send is written there: the fuzzer's seeds come from it.

@@ -8,7 +8,7 @@ use crate::{
         ra::Prefix,
     },
     server::{
-        dhcpv4::live::{Guest, Running, in_namespace, mac, must, until},
+        dhcpv4::live::{DEADLINE, Guest, Running, flood, in_namespace, mac, must, send_flood, until},
         leases::CommitError,
     },
 };
@@ -286,6 +286,60 @@ fn a_host_believes_what_it_is_told_and_forgets_what_is_taken_back() {
         assert!(default());
         server.stop().await;
         until("no default route", || !default()).await;
+    });
+}
+
+#[test]
+#[ignore = "needs root: network namespaces; isc-dhcp-client and ndisc6"]
+fn a_flood_from_one_port_does_not_keep_others_from_router_and_lease() {
+    in_namespace(async || {
+        bridge("br0");
+        let disk = Arc::<Disk>::default();
+        let server = serve(scope(true), router(true, true), &disk).await;
+        let (flooder, guest) = (Guest::new("br0", 9).await, guest(8).await);
+        let mut flood = flood(&flooder, "server::dhcpv6::live::floods", router(true, true).mac);
+        let start = std::time::Instant::now();
+        while server.stats().await.expect("running").1 < 20_000 {
+            assert!(start.elapsed() < DEADLINE && flood.runs(), "no flood");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let start = std::time::Instant::now();
+        let enter = guest.enter();
+        let asked = tokio::task::spawn_blocking(move || output_of(&format!("{enter} rdisc6 -1 -r 1 -w 3000 eth0")));
+        let told = asked.await.expect("rdisc6");
+        let router_in = start.elapsed();
+        assert!(told.contains("Prefix                   : fd77::/64"), "{told}");
+        let (leases, pid) = (guest.file("leases"), guest.file("pid"));
+        let files = format!("-sf /bin/true -lf {} -pf {} eth0", leases.display(), pid.display());
+        let start = std::time::Instant::now();
+        let _client = guest.start(&format!("dhclient -6 -1 -d -N {files}"));
+        until("a lease", || fs::read_to_string(&leases).is_ok_and(|told| told.contains("iaaddr fd77::"))).await;
+        let (stats, dropped) = server.stats().await.expect("running");
+        println!("a router in {router_in:?}, a lease in {:?}, {dropped} packets dropped; {stats:?}", start.elapsed());
+        assert!(flood.runs());
+        // Its share of the pool, and offers for no more.
+        assert!(stats.limited > 0 && disk.len() <= 17, "{stats:?}");
+    });
+}
+
+/// In turn SOLICITs with rapid commit, and router solicitations, from ever new hosts.
+#[test]
+#[ignore = "is started by another test"]
+fn floods() {
+    send_flood(crate::ffi::packet::ETHERTYPE_IPV6, |n, mac| {
+        let source = mac.link_local();
+        let mac = mac.octets();
+        if n % 2 == 0 {
+            let message = [&[133, 0, 0, 0, 0, 0, 0, 0, 1, 1], &mac[..]].concat();
+            return frame::build_icmp(source, crate::protocol::ra::ALL_ROUTERS, &message).expect("short");
+        }
+        let [_, xid @ ..] = n.to_be_bytes();
+        let client = [&[0, 1, 0, 10, 0, 3, 0, 1], &mac[..]].concat();
+        let identity = [&[0, 3, 0, 12], &n.to_be_bytes()[..], &[0; 8]].concat();
+        let message = [&[1], &xid[..], &client, &identity, &[0, 14, 0, 0]].concat();
+        let endpoints = [(source, 546), (crate::protocol::dhcpv6::ALL_SERVERS, 547)];
+        let [from, to] = endpoints.map(|(address, port)| std::net::SocketAddrV6::new(address, port, 0, 0));
+        frame::build_udp(from, to, &message).expect("short")
     });
 }
 
