@@ -1,12 +1,15 @@
 use super::{
-    ClientKey, Commit, Event, Lease, LeaseChange, Limits, Output, Scope, Sender, UnixSeconds, request::Request,
-    scope::Catalog,
+    ClientKey, Commit, Event, Lease, LeaseChange, Limits, Output, Scope, Sender, UnixSeconds, exchange::Link,
+    request::Request, scope::Catalog,
 };
 use crate::{
     net::MacAddr,
     protocol::lease::{Binding, End, GRACE, Holder, InFlight, Space, State, Table},
 };
-use std::{collections::HashMap, net::Ipv4Addr};
+use std::{
+    collections::{HashMap, VecDeque},
+    net::Ipv4Addr,
+};
 use uuid::Uuid;
 
 /// Packets since the engine was made.
@@ -38,6 +41,8 @@ pub struct Engine {
     pub(super) stats: Stats,
     limits: Limits,
     last_ticket: u64,
+    /// Who asked for an address while those to be offered were still looked for, oldest first. At most [`WAITING`].
+    pub(super) waiting: VecDeque<Waiting>,
     /// By subnet: when its exhaustion was last reported, and whether it still lasts.
     exhausted: HashMap<Uuid, (UnixSeconds, bool)>,
     /// Subnets that have addresses again, to be reported.
@@ -46,6 +51,19 @@ pub struct Engine {
     pub(super) limit_reported: UnixSeconds,
 }
 
+/// A DISCOVER that waits for an address.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) request: Request,
+    pub(super) from: Sender,
+    pub(super) link: Link,
+    pub(super) since: UnixSeconds,
+}
+
+/// As many as may come while addresses are looked for; beyond it they are not answered, and ask again.
+pub(super) const WAITING: usize = 2_048;
+/// Seconds after which a client asks again by itself (RFC 2131 section 4.1: four, less one).
+const LONGEST_WAIT: UnixSeconds = 2;
 /// Seconds between two reports that the same pool is exhausted.
 const REPORT_INTERVAL: UnixSeconds = 60;
 /// States that run out in one call, so that none takes long. The rest is due at once.
@@ -66,8 +84,9 @@ impl Engine {
         let catalog = Catalog::new(scope);
         let table = Table::new(&catalog, limits);
         let (stats, exhausted, recovered) = Default::default();
+        let waiting = VecDeque::new();
         let mut engine =
-            Self { catalog, table, stats, limits, last_ticket: 0, exhausted, recovered, limit_reported: 0 };
+            Self { catalog, table, stats, limits, last_ticket: 0, waiting, exhausted, recovered, limit_reported: 0 };
         let bindings = leases.into_iter().filter(|lease| lease.network == engine.catalog.scope.network).map(|lease| {
             let state = State::Leased { expires: lease.expires };
             let Lease { client, mac, host_name, port, .. } = lease;
@@ -96,6 +115,8 @@ impl Engine {
             // Where subnets came or went, their addresses tell.
             self.table.adopt_stock(&self.catalog, subnet, stock);
         }
+        // Their subnets may be others.
+        self.waiting.clear();
         let dynamic: Vec<usize> = self.catalog.dynamic_subnets().collect();
         dynamic.into_iter().for_each(|subnet| self.report_recovered(subnet));
         self.finish(&mut out);
@@ -151,7 +172,10 @@ impl Engine {
         let Some(subnet) = self.catalog.dynamic_at(address) else { return out };
         if self.table.probed(subnet, address) {
             match conflict {
-                None => self.table.stock(subnet, address, now),
+                None => {
+                    self.table.stock(subnet, address, now);
+                    self.serve_waiting(subnet, address, now, &mut out);
+                }
                 Some(mac) => {
                     self.stats.conflicts += 1;
                     let holder = Holder { client: ClientKey::hardware(mac), mac, host_name: None, port: None };
@@ -165,6 +189,25 @@ impl Engine {
         }
         self.finish(&mut out);
         out
+    }
+
+    /// An address of this subnet is there to be offered: who waits longest for one, and may have one, gets it.
+    fn serve_waiting(&mut self, subnet: usize, address: Ipv4Addr, now: UnixSeconds, out: &mut Vec<Output>) {
+        while self.waiting.front().is_some_and(|waiting| now.saturating_sub(waiting.since) > LONGEST_WAIT) {
+            self.waiting.pop_front();
+            self.stats.ignored += 1;
+        }
+        // Each turn takes one away; none comes back that finds an address.
+        while self.table.offerable(&self.catalog, address)
+            && let Some(first) = self.waiting.iter().position(|waiting| self.allows(waiting.link, subnet))
+            && let Some(Waiting { request, from, .. }) = self.waiting.remove(first)
+        {
+            let left = self.waiting.len();
+            self.dispatch(&request, from, now, out);
+            if self.waiting.len() > left {
+                break;
+            }
+        }
     }
 
     /// The link is another one: addresses that were being looked for are looked for anew.

@@ -2,7 +2,11 @@
 
 use super::{
     ClientKey, Datagram, Destination, Engine, Event, Host, INFINITE, Lease, LeaseChange, NEVER, Origin, Output, Sender,
-    UnixSeconds, options::Options, reply::Reply, request::Request,
+    UnixSeconds,
+    engine::{WAITING, Waiting},
+    options::Options,
+    reply::Reply,
+    request::Request,
 };
 use crate::protocol::lease::{Binding, End, Holder, Space, State};
 use dhcproto::v4::MessageType;
@@ -29,7 +33,7 @@ const LIMIT_REPORT_INTERVAL: UnixSeconds = 60;
 
 /// Which subnets a packet may be served from: the relay's, or all of the link's.
 #[derive(Debug, Clone, Copy)]
-struct Link(Option<usize>);
+pub(super) struct Link(Option<usize>);
 
 /// One packet and its surroundings.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +87,7 @@ impl Engine {
         }
     }
 
-    fn allows(&self, link: Link, subnet: usize) -> bool {
+    pub(super) fn allows(&self, link: Link, subnet: usize) -> bool {
         match link.0 {
             Some(only) => only == subnet,
             None => self.catalog.scope.subnets[subnet].on_link,
@@ -98,7 +102,7 @@ impl Engine {
             None if !self.serves_unknown(link) => return self.stats.ignored += 1,
             None => {
                 let client = request.client();
-                let Some(address) = self.choose(ask, &client, out) else { return self.stats.ignored += 1 };
+                let Some(address) = self.choose(ask, &client, out) else { return self.wait(ask) };
                 if !self.may_take(ask, &client, address) {
                     return self.refuse_more(ask, out);
                 }
@@ -121,6 +125,20 @@ impl Engine {
         }
         self.stats.offers += 1;
         out.push(Output::Send(self.reply(ask, MessageType::Offer, address, None)));
+    }
+
+    /// There is no address now: if some are being looked for, the client gets one of them as soon as it is known to be
+    /// free, rather than after it has asked again.
+    fn wait(&mut self, ask: Ask<'_>) {
+        let Ask { request, from, link, now } = ask;
+        let held = ask.origin().map_or(0, |origin| self.table.held_by(origin));
+        let (limit, mut subnets) = (self.catalog.scope.leases_per_port, self.catalog.dynamic_subnets());
+        let room = self.waiting.len() < WAITING && (limit == 0 || held < limit);
+        if room && subnets.any(|subnet| self.allows(link, subnet) && self.table.expects_more(subnet)) {
+            self.waiting.push_back(Waiting { request: request.clone(), from, link, since: now });
+        } else {
+            self.stats.ignored += 1;
+        }
     }
 
     /// Whether a port may have one more dynamic address, or has this one already.

@@ -7,7 +7,7 @@ use dhcproto::v4::{
 use std::{net::Ipv4Addr, str};
 
 /// A client's message: what of it a server acts on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Request {
     pub(super) kind: MessageType,
     pub(super) xid: u32,

@@ -575,14 +575,21 @@ fn an_address_that_nobody_had_is_looked_for_before_it_is_offered() {
         Output::Report(Event::AddressConflict { address, mac: holder, .. }) if *address == ip(101) && *holder == mac(77)
     )));
     for last in 102..=109 {
-        assert!(engine.probed(ip(last), None, NOW).is_empty());
+        let mut found = Outcome::default();
+        found.add(engine.probed(ip(last), None, NOW));
+        // Who came too early gets the first.
+        assert_eq!(found.reply(), (last == 102).then_some((MessageType::Offer, ip(102))));
+        assert_eq!(
+            found.sent.iter().map(|(m, _)| m.xid()).collect::<Vec<_>>(),
+            vec![discover(20).xid(); found.sent.len()]
+        );
     }
     assert!(engine.probed(ip(102), Some(mac(9)), NOW).is_empty(), "nobody asked");
     // A wish for one that is not known to be free is no reason to offer it.
     let mut wish = discover(21);
     wish.opts_mut().insert(DhcpOption::RequestedIpAddress(ip(101)));
-    assert_eq!(exchange(&mut engine, 21, &wish, NOW).reply(), Some((MessageType::Offer, ip(102))));
-    assert_eq!(acquire(&mut engine, 20, NOW), Some(ip(103)));
+    assert_eq!(exchange(&mut engine, 21, &wish, NOW).reply(), Some((MessageType::Offer, ip(103))));
+    assert_eq!(acquire(&mut engine, 20, NOW), Some(ip(102)));
     // A change of the scope keeps what is known.
     let _ = engine.update(scope, NOW);
     assert_eq!(acquire(&mut engine, 22, NOW), Some(ip(104)));
@@ -592,6 +599,45 @@ fn an_address_that_nobody_had_is_looked_for_before_it_is_offered() {
     assert_eq!(later.probes.len(), 6, "{:?}", later.probes);
     assert!(later.events.contains(&Event::QuarantineEnded { network: uuid::Uuid::from_u128(1), address: ip(101) }));
     assert_eq!(engine.stats().conflicts, 1);
+}
+
+#[test]
+fn who_waits_for_an_address_waits_in_turn_and_not_for_long() {
+    let mut scope = scope(150, &[]);
+    scope.probe = true;
+    scope.leases_per_port = 2;
+    let (mut engine, _) = Engine::new(scope, Vec::new(), NOW);
+    let ask = |engine: &mut Engine, number: u32, port: u32, now| {
+        let [high, low] = u16::try_from(number).expect("few").to_be_bytes();
+        let mac = crate::net::MacAddr::new([2, 0, 0, 0, high, low]).expect("unicast");
+        let mut message = discover(1);
+        message.set_chaddr(&mac.octets()).set_xid(number);
+        let from = Sender { mac, origin: Origin::interface(port), ..sender(1) };
+        let mut outcome = Outcome::default();
+        outcome.add(engine.handle(&bytes(&message), from, now));
+        assert!(outcome.sent.is_empty());
+    };
+    let free = |engine: &mut Engine, last: u8, now| {
+        let mut outcome = Outcome::default();
+        outcome.add(engine.probed(ip(last), None, now));
+        outcome.sent.iter().map(|(message, _)| message.xid()).collect::<Vec<_>>()
+    };
+    ask(&mut engine, 1, 1, NOW);
+    ask(&mut engine, 2, 1, NOW + 2);
+    ask(&mut engine, 3, 1, NOW + 2);
+    ask(&mut engine, 4, 1, NOW + 2);
+    ask(&mut engine, 5, 2, NOW + 2);
+    assert_eq!(free(&mut engine, 100, NOW + 3), [2], "the first has asked again by now");
+    assert_eq!(free(&mut engine, 101, NOW + 3), [3]);
+    assert_eq!(free(&mut engine, 102, NOW + 3), [5], "the fourth is more than its port may have");
+    assert_eq!(engine.stats().limited, 1);
+    assert_eq!(free(&mut engine, 103, NOW + 3), [0; 0]);
+    // However many ask, so many wait.
+    let ignored = engine.stats().ignored;
+    let mut fresh = Engine::new(Scope { leases_per_port: 0, ..engine.scope().clone() }, Vec::new(), NOW).0;
+    (0..3_000).for_each(|number| ask(&mut fresh, number, number, NOW));
+    assert_eq!((fresh.stats().ignored, ignored), (3_000 - 2_048, 1));
+    assert_eq!(free(&mut fresh, 100, NOW), [0]);
 }
 
 #[test]
