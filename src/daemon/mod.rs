@@ -33,6 +33,7 @@ use crate::{
         dns::{DnsShared, UpstreamSource, Upstreams},
         hook,
         resolved::Resolved,
+        thread::ServerThread,
     },
     store::sqlite::SqliteStore,
 };
@@ -148,8 +149,9 @@ pub async fn run(paths: Paths, log: Log) -> Result<(), DaemonError> {
     let libvirt = libvirt.map_err(io_error("the libvirt thread cannot start"))?;
     let (dhcp_events, dhcp_inbox) = mpsc::channel(EVENTS);
     let dns = DnsShared::new(upstreams.clone()).map_err(io_error("the DNS thread cannot start"))?;
+    let dhcp = ServerThread::start("dhcp").map_err(io_error("the DHCP thread cannot start"))?;
     let resolved = config.systemd_resolved.then(Resolved::watch);
-    let services = Services::new(store.clone(), dhcp_events, dns, libvirt, paths.hook_index.clone(), resolved);
+    let services = Services::new(store.clone(), dhcp_events, dns, dhcp, libvirt, paths.hook_index.clone(), resolved);
 
     let meters = services.meters.clone();
     let view = Arc::new(RwLock::new(View::default()));

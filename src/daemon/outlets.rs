@@ -22,11 +22,13 @@ use crate::{
         leases::{CommitError, LeaseStore},
         meters::{Meters, NetworkMeters},
         resolved::{LinkNames, MAX_DOMAINS, Resolved},
+        thread::ServerThread,
     },
 };
 use futures_util::future::join_all;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    fmt::Display,
     io::Write as _,
     net::IpAddr,
     path::PathBuf,
@@ -112,6 +114,8 @@ pub struct Services<S> {
     pub leases: Arc<StoredLeases<S>>,
     pub dhcp_events: mpsc::Sender<DhcpEvent>,
     pub dns: Arc<DnsShared>,
+    /// Where DHCP and advertisements are served from.
+    pub dhcp: ServerThread,
     pub libvirt: Option<LibvirtHandle>,
     pub index_path: PathBuf,
     pub resolved: Option<Resolved>,
@@ -141,11 +145,17 @@ struct ServedDns {
     server: DnsServer,
 }
 
+/// A server, or why there is none.
+fn started<T, E: Display>(server: std::io::Result<Result<T, E>>) -> Result<T, String> {
+    server.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
 impl<S: Store> Services<S> {
     pub fn new(
         store: Arc<S>,
         dhcp_events: mpsc::Sender<DhcpEvent>,
         dns: Arc<DnsShared>,
+        dhcp: ServerThread,
         libvirt: Option<LibvirtHandle>,
         index_path: PathBuf,
         resolved: Option<Resolved>,
@@ -155,6 +165,7 @@ impl<S: Store> Services<S> {
             leases,
             dhcp_events,
             dns,
+            dhcp,
             libvirt,
             index_path,
             resolved,
@@ -211,23 +222,25 @@ impl<S: Store> Services<S> {
     async fn start_ipv6(&self, served: &mut Served, service: Ipv6Service, clock: LeaseClock) {
         let Ipv6Service { scope, router } = service.clone();
         let (network, interface) = (NetworkId(scope.network), scope.interface.clone());
-        match Ipv6Server::start(scope, router, clock, self.leases.clone(), self.dhcp_events.clone()).await {
+        let start = Ipv6Server::start(scope, router, clock, self.leases.clone(), self.dhcp_events.clone());
+        match started(self.dhcp.run(start).await) {
             Ok(server) => {
                 tracing::info!(%network, %interface, "serving IPv6");
                 served.ipv6 = Some((service, server));
             }
-            Err(error) => served.problems.push(Problem::new(Subject::Network(network), error.to_string())),
+            Err(error) => served.problems.push(Problem::new(Subject::Network(network), error)),
         }
     }
 
     async fn start_dhcp(&self, served: &mut Served, scope: Scope, clock: LeaseClock) {
         let (network, interface) = (NetworkId(scope.network), scope.interface.clone());
-        match DhcpServer::start(scope.clone(), clock, self.leases.clone(), self.dhcp_events.clone()).await {
+        let start = DhcpServer::start(scope.clone(), clock, self.leases.clone(), self.dhcp_events.clone());
+        match started(self.dhcp.run(start).await) {
             Ok(server) => {
                 tracing::info!(%network, %interface, "serving DHCP");
                 served.dhcp = Some((scope, server));
             }
-            Err(error) => served.problems.push(Problem::new(Subject::Network(network), error.to_string())),
+            Err(error) => served.problems.push(Problem::new(Subject::Network(network), error)),
         }
     }
 
@@ -264,7 +277,7 @@ impl<S: Store> Services<S> {
                 served.problems.extend(left_out);
                 served.dns = Some(dns);
             }
-            Err(error) => served.problems.push(Problem::new(Subject::Network(network), error)),
+            Err(error) => served.problems.push(Problem::new(Subject::Network(network), error.to_string())),
         }
     }
 

@@ -11,5 +11,6 @@ pub mod hook;
 pub mod leases;
 pub mod meters;
 pub mod resolved;
+pub mod thread;
 
 pub use histogram::Histogram;

@@ -19,7 +19,7 @@ pub use upstream::{UpstreamSource, Upstreams};
 use crate::{
     net::IfName,
     protocol::dns::{Budget, DnsStats, Policy},
-    server::Histogram,
+    server::{Histogram, thread::ServerThread},
 };
 use limit::Limit;
 use service::Service;
@@ -28,39 +28,27 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, Weak},
 };
-use tokio::{
-    runtime::{Builder, Handle},
-    sync::oneshot,
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 /// TCP connections to one network's server, all its guests together and each.
 const MAX_CONNECTIONS: usize = 64;
 const MAX_CONNECTIONS_PER_CLIENT: usize = 8;
 
-/// What the DNS servers of all networks have in common, a thread of their own among it: a flood of questions must not
-/// delay anything else, and one thread that waits for its sockets alone answers at a third of the cost (no other is
-/// woken to look for work).
+/// What the DNS servers of all networks have in common, a thread of their own among it.
 #[derive(Debug)]
 pub struct DnsShared {
     pub upstreams: Arc<Upstreams>,
     budget: Budget,
     batches: Arc<udp::Batches>,
-    thread: Handle,
-    /// When it is dropped the thread ends.
-    _running: oneshot::Sender<()>,
+    thread: ServerThread,
 }
 
 impl DnsShared {
     /// The thread is in the calling thread's network namespace.
     pub fn new(upstreams: Arc<Upstreams>) -> io::Result<Arc<Self>> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (running, ended) = oneshot::channel::<()>();
-        let thread = runtime.handle().clone();
-        // It fails when the sender is dropped: that is the end that it waits for.
-        std::thread::Builder::new().name("dns".into()).spawn(move || drop(runtime.block_on(ended)))?;
-        Ok(Arc::new(Self { upstreams, budget: Budget::default(), batches: Arc::default(), thread, _running: running }))
+        let thread = ServerThread::start("dns")?;
+        Ok(Arc::new(Self { upstreams, budget: Budget::default(), batches: Arc::default(), thread }))
     }
 }
 
@@ -161,7 +149,7 @@ impl DnsServer {
         scope: DnsScope,
         shared: Arc<DnsShared>,
     ) -> Result<Self, ServeError> {
-        let thread = shared.thread.clone();
+        let thread = shared.thread.handle().clone();
         // Whoever makes a socket decides who waits for it.
         let _entered = thread.enter();
         let sockets = listen
