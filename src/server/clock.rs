@@ -52,7 +52,12 @@ impl LeaseClock {
 
     /// What the wall clock shows, as it is set now, when this clock shows `at`.
     pub fn to_wall(self, at: UnixSeconds) -> UnixSeconds {
-        if at == NEVER { NEVER } else { at.saturating_add(wall()).saturating_sub(self.now()) }
+        if at == NEVER { NEVER } else { at.saturating_add_signed(self.wall_shift()) }
+    }
+
+    /// Seconds by which the wall clock, as it is set now, is ahead of this one.
+    pub fn wall_shift(self) -> i64 {
+        wall().cast_signed().saturating_sub(self.now().cast_signed())
     }
 }
 
