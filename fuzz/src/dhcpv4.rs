@@ -61,6 +61,7 @@ fn scope(version: u8) -> Scope {
         network: Uuid::from_u128(1),
         interface: "fuzz".parse().expect("a name"),
         server_address: SERVER,
+        other_addresses: Vec::new(),
         subnets: vec![
             subnet(
                 2,
@@ -243,7 +244,10 @@ impl World {
         if kind != 2 && kind != 5 {
             return;
         }
-        let prefix = scope(self.version).subnets[usize::from(!giaddr.is_unspecified())].prefix;
+        let subnets = scope(self.version).subnets;
+        // Renewals pass by the relay agent.
+        let renewed = ciaddr == yiaddr && subnets[1].prefix.contains(&yiaddr);
+        let prefix = subnets[usize::from(renewed || !giaddr.is_unspecified())].prefix;
         if yiaddr.is_unspecified() {
             // Configuration alone, for who has an address already.
             assert!(kind == 5 && prefix.contains(&ciaddr) || !giaddr.is_unspecified(), "INFORM from elsewhere");

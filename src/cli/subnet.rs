@@ -68,7 +68,8 @@ pub struct Create {
     /// The router that guests are told of [default: the first address where the host forwards]
     #[arg(long, value_name = "ADDRESS")]
     gateway: Option<IpAddr>,
-    /// What the host itself holds [default: the gateway where it forwards; one for DHCP where it only serves]
+    /// What the host itself holds [default: the gateway where it forwards; one for DHCP where it only serves; none
+    /// behind relay agents]
     #[arg(long, value_name = "ADDRESS")]
     host_address: Option<IpAddr>,
     /// Addresses that guests may get, FIRST-LAST; may be repeated [default: all that is left]

@@ -200,6 +200,32 @@ mod tests {
     }
 
     #[test]
+    fn a_subnet_behind_relay_agents_is_no_place_for_the_host_nor_its_guests() {
+        let mut lab = Lab::new();
+        // There is no other address yet that they could be answered from.
+        let alone = lab.make(1, "10.70.0.0/24", json!({"dhcp_relays": ["10.70.0.1"]})).expect("valid");
+        assert_eq!(alone.host_address.map(|a| a.to_string()).as_deref(), Some("10.70.0.2"));
+        // DHCPv6 speaks from the link-local address.
+        let far = lab.make(3, "fd00:70::/64", json!({"dhcp_relays": ["fd00:70::1"]})).expect("valid");
+        assert!(far.is_behind_relays(), "{far:?}");
+        lab.make(4, "fd00:71::/64", json!({})).expect("valid");
+        lab.port(1, json!({})).expect("valid");
+        let [first, second] = lab.addresses(1).try_into().expect("one of each family");
+        assert!(first.starts_with("10.70.0.") && second.starts_with("fd00:71::"), "{first} {second}");
+        // In front of the others by its id.
+        for (n, cidr, relay) in [(0, "10.69.0.0/24", "10.69.0.1"), (2, "fd00:69::/64", "fd00:69::1")] {
+            let far = lab.make(n, cidr, json!({"dhcp_relays": [relay]})).expect("valid");
+            assert!(far.is_behind_relays() && !far.pools.is_empty(), "{far:?}");
+        }
+        assert_eq!(lab.addresses(1), [first, second]);
+        lab.port(2, json!({})).expect("valid");
+        assert!(lab.addresses(2)[0].starts_with("10.70.0.") && lab.addresses(2)[1].starts_with("fd00:71::"));
+        let given = lab.change(2, json!({"host_address": "fd00:69::5"})).expect("valid");
+        assert!(!given.is_behind_relays());
+        assert!(lab.change(2, json!({"host_address": null})).expect("valid").is_behind_relays());
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_in_words() {
         let mut lab = Lab::new();
         lab.make(2, "fd00:1::/64", json!({"pd_block": "fd00:2::/60"})).expect("valid");

@@ -345,7 +345,9 @@ impl SubnetDraft {
         let host_address = match (self.host_address, forward) {
             (Some(address), _) => Some(address),
             (None, Forward::Nat | Forward::Routed) => gateway,
-            (None, Forward::None) if serves => free_host(&self.cidr, gateway),
+            // What is behind relay agents is served from the host's address elsewhere on the network.
+            (None, _) if !self.dhcp_relays.is_empty() && serves_elsewhere(intent, network, id, ipv6) => None,
+            (None, Forward::None) if serves => free_host(&self.cidr, gateway, &self.dhcp_relays),
             (None, Forward::None) => None,
         };
         let taken: Vec<IpAddr> = gateway.into_iter().chain(host_address).collect();
@@ -383,10 +385,17 @@ impl SubnetDraft {
     }
 }
 
-/// The first address of a block that a host can hold, but for one.
-fn free_host(cidr: &IpNet, taken: Option<IpAddr>) -> Option<IpAddr> {
+/// The first address of a block that a host can hold, but for the gateway's and those of relay agents.
+fn free_host(cidr: &IpNet, gateway: Option<IpAddr>, relays: &[IpAddr]) -> Option<IpAddr> {
     let mut range = AddressRange::new(first_host(cidr)?, last_host(cidr)?).ok()?.iter();
-    range.find(|address| Some(*address) != taken)
+    range.find(|address| Some(*address) != gateway && !relays.contains(address))
+}
+
+/// Whether the host has an address in another of the network's subnets, from which relay agents are answered.
+fn serves_elsewhere(intent: &Intent, network: &Network, id: SubnetId, ipv6: bool) -> bool {
+    let mut others = intent.subnets_of(network.id).filter(|other| other.id != id && other.host_address.is_some());
+    // DHCPv6 speaks from the link-local address.
+    others.any(|other| ipv6 || other.dhcp && matches!(other.cidr, IpNet::V4(_)))
 }
 
 fn free_subnet_name(intent: &Intent, network: &Network) -> Result<ResourceName, IntentError> {

@@ -183,8 +183,8 @@ impl Intent {
         leased: impl Fn(SubnetId, IpAddr) -> bool,
     ) -> Result<Option<FixedIp>, IntentError> {
         let mut full = Vec::new();
-        let family = |subnet: &&Subnet| matches!(subnet.cidr, IpNet::V4(_)) == v4 && !subnet.pools.is_empty();
-        for subnet in self.subnets_of(network.id).filter(family) {
+        let here = self.subnets_of(network.id).filter(|subnet| !subnet.is_behind_relays());
+        for subnet in here.filter(|subnet| matches!(subnet.cidr, IpNet::V4(_)) == v4 && !subnet.pools.is_empty()) {
             let taken = |address| self.addresses.contains_key(&(subnet.id, address)) || leased(subnet.id, address);
             match pick_address(&subnet.pools, mac, taken) {
                 Some(address) => return Ok(Some(FixedIp { subnet: subnet.id, address })),
@@ -206,7 +206,7 @@ impl Intent {
     /// The changes that make a subnet what it is to be. Ports that are there already get their addresses in an IPv6
     /// subnet with it, since their guests make them, or ask for them, from then on.
     pub fn with_subnet(&self, subnet: &Subnet, leased: impl Fn(IpAddr) -> bool) -> Vec<Change> {
-        if matches!(subnet.cidr, IpNet::V4(_)) {
+        if matches!(subnet.cidr, IpNet::V4(_)) || subnet.is_behind_relays() {
             return vec![Change::PutSubnet(subnet.clone())];
         }
         let old = self.subnets.get(&subnet.id);

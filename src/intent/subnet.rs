@@ -95,6 +95,11 @@ pub enum Forward {
 }
 
 impl Subnet {
+    /// Whether it is on another link, behind relay agents: the host has no address in it, and no port is there.
+    pub fn is_behind_relays(&self) -> bool {
+        self.host_address.is_none() && !self.dhcp_relays.is_empty()
+    }
+
     pub const DEFAULT_LEASE_SECONDS: u32 = 3600;
     /// RFC 2131 section 3.3.
     pub const INFINITE_LEASE: u32 = u32::MAX;

@@ -128,10 +128,11 @@ fn interface_of(view: &View, network: &Network) -> Option<IfName> {
 }
 
 fn scope_of(view: &View, network: &Network, interface: &IfName, subnets: &[&Subnet]) -> Option<Scope> {
-    let server_address = subnets.iter().filter(|subnet| subnet.dhcp).find_map(|subnet| v4(subnet.host_address?))?;
+    let mut own = subnets.iter().filter(|subnet| subnet.dhcp).filter_map(|subnet| v4(subnet.host_address?));
+    let server_address = own.next()?;
     // Those that lie behind relay agents need no address of this host.
     let relayed = view.intent.subnets_of(network.id);
-    let relayed = relayed.filter(|subnet| subnet.host_address.is_none() && !subnet.dhcp_relays.is_empty());
+    let relayed = relayed.filter(|subnet| subnet.is_behind_relays());
     let served = subnets.iter().copied().chain(relayed).filter(|subnet| matches!(subnet.cidr, IpNet::V4(_)));
     let served: Vec<&Subnet> = served.filter(|subnet| subnet.dhcp).collect();
     let local = network.segment == Segment::Local;
@@ -146,6 +147,7 @@ fn scope_of(view: &View, network: &Network, interface: &IfName, subnets: &[&Subn
         network: network.id.0,
         interface: interface.clone(),
         server_address,
+        other_addresses: own.collect(),
         subnets: served.iter().filter_map(|subnet| subnet_of(network, subnet, local)).collect(),
         hosts,
         relays: served.iter().flat_map(|subnet| &subnet.dhcp_relays).copied().filter_map(v4).collect(),

@@ -31,7 +31,7 @@ enum Phase {
 /// Seconds between two reports that a port has as many addresses as it may.
 const LIMIT_REPORT_INTERVAL: UnixSeconds = 60;
 
-/// Which subnets a packet may be served from: the relay's, or all of the link's.
+/// Which subnets a packet may be served from: the relay's, that of a client behind one, or all of the link's.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Link(Option<usize>);
 
@@ -59,11 +59,8 @@ enum Verdict {
 
 impl Engine {
     pub(super) fn dispatch(&mut self, request: &Request, from: Sender, now: UnixSeconds, out: &mut Vec<Output>) {
-        // A client that has an address may reach the server through a router, whose frame it then is.
-        let routed = !request.ciaddr.is_unspecified()
-            && request.server_id.is_none()
-            && matches!(request.kind, MessageType::Request | MessageType::Inform);
-        if !request.relayed() && !routed && from.mac != request.mac {
+        let routed = !request.relayed() && from.mac != request.mac;
+        if routed && !self.may_be_routed(request, from) {
             self.stats.spoofed += 1;
             return;
         }
@@ -73,6 +70,9 @@ impl Engine {
                 return self.stats.ignored += 1;
             }
             Link(subnet)
+        } else if routed {
+            // Renewals pass by the relay agent (RFC 2131 section 4.3.2): what was leased by it is extended.
+            Link(self.catalog.relayed_subnet_of(request.ciaddr))
         } else {
             Link(None)
         };
@@ -84,6 +84,17 @@ impl Engine {
             MessageType::Release => self.release(ask, out),
             MessageType::Inform => self.inform(ask, out),
             _ => self.stats.malformed += 1,
+        }
+    }
+
+    /// Whether a client that has an address may say this through a router, whose frame it then is. It gives its address
+    /// up only from behind a relay agent, and with it as its source, which guests of the link cannot forge.
+    fn may_be_routed(&self, request: &Request, from: Sender) -> bool {
+        let address = request.ciaddr;
+        match request.kind {
+            MessageType::Request | MessageType::Inform => !address.is_unspecified() && request.server_id.is_none(),
+            MessageType::Release => *from.source.ip() == address && self.catalog.relayed_subnet_of(address).is_some(),
+            _ => false,
         }
     }
 
@@ -192,7 +203,7 @@ impl Engine {
     fn request(&mut self, ask: Ask<'_>, out: &mut Vec<Output>) {
         let request = ask.request;
         let ciaddr = Some(request.ciaddr).filter(|a| !a.is_unspecified());
-        if request.server_id.is_some_and(|id| id != self.catalog.scope.server_address) {
+        if request.server_id.is_some_and(|id| !self.catalog.scope.is_server(id)) {
             self.withdraw_offer(ask);
             return self.stats.ignored += 1;
         }
@@ -299,7 +310,7 @@ impl Engine {
     }
 
     fn decline(&mut self, ask: Ask<'_>, out: &mut Vec<Output>) {
-        let ours = ask.request.server_id == Some(self.catalog.scope.server_address);
+        let ours = ask.request.server_id.is_some_and(|id| self.catalog.scope.is_server(id));
         match ask.request.requested.filter(|address| ours && self.holds(ask, *address)) {
             Some(address) => {
                 self.stats.declines += 1;
@@ -314,7 +325,7 @@ impl Engine {
 
     fn release(&mut self, ask: Ask<'_>, out: &mut Vec<Output>) {
         let Ask { request, now, .. } = ask;
-        let ours = request.server_id.is_none_or(|id| id == self.catalog.scope.server_address);
+        let ours = request.server_id.is_none_or(|id| self.catalog.scope.is_server(id));
         if ours && self.holds(ask, request.ciaddr) {
             self.stats.releases += 1;
             match self.table.get(request.ciaddr).map(|b| b.state) {

@@ -17,6 +17,8 @@ pub struct Scope {
     pub interface: IfName,
     /// An address of this host on that interface: source and server identifier of every reply.
     pub server_address: Ipv4Addr,
+    /// Its others there: what is for one of them is for this server too (RFC 2131 section 4.1).
+    pub other_addresses: Vec<Ipv4Addr>,
     pub subnets: Vec<Subnet>,
     pub hosts: Vec<Host>,
     /// The relay agents to serve, by `giaddr`. A relay speaks for any client, so no guest may play one unasked.
@@ -43,7 +45,8 @@ pub struct Subnet {
     pub mtu: Option<u16>,
     /// Destination and next hop.
     pub host_routes: Vec<(Ipv4Net, Ipv4Addr)>,
-    /// For unknown clients, where `dynamic`. Network, broadcast, router, server and reserved addresses are left out.
+    /// For unknown clients, where `dynamic`. Network, broadcast, router, server, relay agents' and reserved addresses are
+    /// left out.
     pub pools: Vec<AddressRange>,
     /// [`INFINITE`](super::INFINITE) seconds and more: for ever.
     pub lease_time: Duration,
@@ -68,6 +71,13 @@ pub struct Host {
     /// Win over the subnet's.
     pub options: Vec<DhcpOption>,
     pub boot: Vec<BootRule>,
+}
+
+impl Scope {
+    /// Whether this is an address of the server.
+    pub fn is_server(&self, address: Ipv4Addr) -> bool {
+        address == self.server_address || self.other_addresses.contains(&address)
+    }
 }
 
 /// A scope with what every packet needs looked up or encoded beforehand.
@@ -108,6 +118,13 @@ impl Catalog {
 
     pub(super) fn subnet_of(&self, address: Ipv4Addr) -> Option<usize> {
         self.scope.subnets.iter().position(|s| s.prefix.contains(&address))
+    }
+
+    /// The subnet of this address, if it has relay agents.
+    pub(super) fn relayed_subnet_of(&self, address: Ipv4Addr) -> Option<usize> {
+        let index = self.subnet_of(address)?;
+        let Subnet { prefix, .. } = &self.scope.subnets[index];
+        self.scope.relays.iter().any(|relay| prefix.contains(relay)).then_some(index)
     }
 
     pub(super) fn host_at(&self, address: Ipv4Addr) -> Option<&Host> {
@@ -169,7 +186,8 @@ impl Space for Catalog {
         let edge = prefix.prefix_len() < 31 && (address == prefix.network() || address == prefix.broadcast());
         !edge
             && Some(address) != *router
-            && address != self.scope.server_address
+            && !self.scope.is_server(address)
+            && !self.scope.relays.contains(&address)
             && !self.by_address.contains_key(&address)
     }
 

@@ -18,6 +18,9 @@ pub(super) const NOW: UnixSeconds = 1_800_000_000;
 pub(super) const LEASE_TIME: u32 = 3_600;
 pub(super) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
+/// Another address of the same server.
+pub(super) const OTHER_SERVER: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
+
 pub(super) fn ip(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, last)
 }
@@ -41,6 +44,7 @@ pub(super) fn scope(pool_end: u8, reserved: &[(u8, u8)]) -> Scope {
         network: Uuid::from_u128(1),
         interface: "vmf-test".parse().expect("a name"),
         server_address: SERVER,
+        other_addresses: vec![OTHER_SERVER],
         subnets: vec![Subnet {
             id: Uuid::from_u128(2),
             prefix: "10.0.0.0/24".parse().expect("a prefix"),

@@ -1,7 +1,7 @@
 use super::{testing::*, *};
 use crate::net::DnsLabel;
 use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, OptionCode, UnknownOption, relay};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 const ACK: MessageType = MessageType::Ack;
 const NAK: MessageType = MessageType::Nak;
@@ -710,4 +710,57 @@ fn a_subnet_behind_a_relay_is_served_to_its_relay_alone() {
     let outcome = exchange(&mut engine, 9, &relayed, NOW);
     assert_eq!(outcome.reply(), Some((MessageType::Offer, Ipv4Addr::new(10, 9, 0, 10))));
     assert_eq!(outcome.sent[0].1.destination, Destination::Relay { address: relay, mac: mac(9) });
+}
+
+/// 10.0.0.0/24 on the link, and 10.9.0.0/24 behind the relay agent 10.9.0.1, where 21 has 10.9.0.10.
+fn with_a_client_behind_a_relay() -> (Engine, Ipv4Addr) {
+    let mut scope = scope(110, &[]);
+    let mut far = scope.subnets[0].clone();
+    far.id = uuid::Uuid::from_u128(3);
+    far.prefix = "10.9.0.0/24".parse().expect("a prefix");
+    far.pools = vec!["10.9.0.1-10.9.0.20".parse().expect("a range")];
+    far.router = None;
+    far.on_link = false;
+    scope.subnets.push(far);
+    let [relay, address] = [1, 2].map(|last| Ipv4Addr::new(10, 9, 0, last));
+    scope.relays = vec![relay];
+    let mut engine = engine(scope);
+    for mut m in [discover(21), select(21, address)] {
+        m.set_giaddr(relay);
+        let reply = exchange(&mut engine, 9, &m, NOW).reply();
+        // Not the relay agent's own address.
+        assert_eq!(reply.map(|(_, given)| given), Some(address));
+    }
+    (engine, address)
+}
+
+#[test]
+fn who_is_behind_a_relay_renews_and_releases_through_a_router() {
+    let (mut engine, address) = with_a_client_behind_a_relay();
+    let later = NOW + u64::from(LEASE_TIME) / 2;
+    let renewed = exchange(&mut engine, 9, &renew(21, address), later);
+    assert_eq!(renewed.reply(), Some((ACK, address)));
+    assert_eq!(renewed.sent[0].1.destination, Destination::Unicast { address, mac: mac(9) });
+    // From the link itself it is in the wrong place, and so is what is not of the relay agent's subnet.
+    assert_eq!(exchange(&mut engine, 21, &renew(21, address), later).reply().map(|(kind, _)| kind), Some(NAK));
+
+    let from = |source| Sender { source: SocketAddrV4::new(source, 68), ..sender(9) };
+    let given_up = |engine: &mut Engine, message: &Message, source| {
+        let mut outcome = Outcome::default();
+        outcome.add(engine.handle(&bytes(message), from(source), later));
+        outcome.commits.len()
+    };
+    assert_eq!(given_up(&mut engine, &release(21, address), ip(9)), 0);
+    assert_eq!(given_up(&mut engine, &release(22, address), address), 0);
+    assert_eq!(given_up(&mut engine, &decline(21, address), address), 0);
+    assert_eq!(given_up(&mut engine, &release(21, address), address), 1);
+}
+
+#[test]
+fn a_server_is_known_by_each_of_its_addresses() {
+    let mut engine = engine(scope(200, &[]));
+    let (_, address) = exchange(&mut engine, 9, &discover(9), NOW).reply().expect("an offer");
+    let options = [DhcpOption::RequestedIpAddress(address), DhcpOption::ServerIdentifier(OTHER_SERVER)];
+    let selected = exchange(&mut engine, 9, &message(9, MessageType::Request, &options), NOW);
+    assert_eq!(selected.reply(), Some((ACK, address)));
 }

@@ -33,3 +33,5 @@ pub const CLIENT_PORT: u16 = 546;
 
 /// `All_DHCP_Relay_Agents_and_Servers` (RFC 8415 section 7.1).
 pub const ALL_SERVERS: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+/// All_DHCP_Servers, where relay agents send that were told of no server (RFC 8415 section 19).
+pub const ALL_SERVERS_OF_SITE: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 3);

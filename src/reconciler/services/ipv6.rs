@@ -29,7 +29,7 @@ pub(super) fn service_of(
     let on_link: Vec<&Subnet> = held.iter().copied().filter(|subnet| subnet.ipv6_mode.is_some()).collect();
     // Those that lie behind relay agents need no address of this host.
     let relayed = view.intent.subnets_of(network.id);
-    let relayed = relayed.filter(|s| s.host_address.is_none() && s.ipv6_mode.is_some() && !s.dhcp_relays.is_empty());
+    let relayed = relayed.filter(|subnet| subnet.is_behind_relays() && subnet.ipv6_mode.is_some());
     let all: Vec<&Subnet> = on_link.iter().copied().chain(relayed).collect();
     if all.is_empty() {
         return None;
@@ -90,7 +90,10 @@ fn subnet_of(network: &Network, subnet: &Subnet, local: bool) -> Option<dhcpv6::
         on_link: subnet.host_address.is_some(),
         stateful: subnet.ipv6_mode == Some(Ipv6Mode::Stateful),
         pools: subnet.pools.clone(),
-        routers: subnet.host_address.into_iter().chain(subnet.gateway).filter_map(v6).collect(),
+        routers: {
+            let held = subnet.host_address.into_iter().chain(subnet.gateway);
+            held.chain(subnet.dhcp_relays.iter().copied()).filter_map(v6).collect()
+        },
         lease_time: Duration::from_secs(subnet.lease_seconds.into()),
         dynamic: local,
         delegation: subnet.delegation.map(|delegation| (delegation.block, delegation.length)),

@@ -177,6 +177,7 @@ fn scope(interface: &str) -> Scope {
         network: Uuid::from_u128(1),
         interface: interface.parse().expect("a name"),
         server_address,
+        other_addresses: Vec::new(),
         subnets: vec![Subnet {
             id: Uuid::from_u128(2),
             prefix: "10.77.0.0/24".parse().expect("a prefix"),

@@ -135,7 +135,7 @@ impl<S: LeaseStore<Lease>> Server<S> {
         for Incoming { source, mac, destination, payload } in packets.drain(..) {
             // A guest's packet to a DHCP server elsewhere, which this host only routes, is not for this server.
             let ours = destination.is_broadcast()
-                || destination == scope.server_address
+                || scope.is_server(destination)
                 || scope.subnets.iter().any(|s| s.prefix.broadcast() == destination);
             if !ours {
                 continue;

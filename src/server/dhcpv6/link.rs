@@ -9,7 +9,7 @@ use crate::{
     ffi::packet::{ETHERTYPE_IPV6, WatchedSocket, link_address, set_receive_buffer},
     net::{IfName, MacAddr},
     protocol::{
-        dhcpv6::{ALL_SERVERS, Datagram, SERVER_PORT},
+        dhcpv6::{ALL_SERVERS, ALL_SERVERS_OF_SITE, Datagram, SERVER_PORT},
         ra::{ALL_NODES, ALL_ROUTERS, Destination, Output, Solicitation},
     },
     server::dhcpv4::{ServeError, holders, ports::PortFinder},
@@ -119,7 +119,7 @@ fn accept(packet: &[u8], link: &LinkAddr) -> Option<Received> {
         Content::Udp { destination_port: SERVER_PORT, payload, .. } => {
             // To another group, or to a server elsewhere that this host only routes to.
             let unicast = !parsed.destination.is_multicast();
-            if !unicast && parsed.destination != ALL_SERVERS {
+            if !unicast && !is_for_servers(parsed.destination, payload) {
                 return None;
             }
             Message::Dhcp { payload: payload.to_vec(), unicast }
@@ -128,6 +128,11 @@ fn accept(packet: &[u8], link: &LinkAddr) -> Option<Received> {
         Content::Icmp(message) => Message::Solicitation(Solicitation::parse(message, parsed.source, parsed.hop_limit)?),
     };
     Some(Received { source: parsed.source, mac, content })
+}
+
+/// Clients and relay agents of the link have one group, relay agents of the site another (RFC 8415 section 7.1).
+fn is_for_servers(group: Ipv6Addr, payload: &[u8]) -> bool {
+    group == ALL_SERVERS || group == ALL_SERVERS_OF_SITE && payload.first() == Some(&RELAY_FORW)
 }
 
 /// As for DHCPv4: bound without SO_REUSEADDR, so that a server that is there already is noticed; shared afterwards.
@@ -139,7 +144,7 @@ fn hold_port(interface: &IfName, index: u32) -> Result<Socket, ServeError> {
         socket.bind_device(Some(interface.as_str().as_bytes()))?;
         socket.bind(&SockAddr::from(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, SERVER_PORT, 0, 0)))?;
         socket.set_reuse_address(true)?;
-        for group in [ALL_SERVERS, ALL_ROUTERS] {
+        for group in [ALL_SERVERS, ALL_SERVERS_OF_SITE, ALL_ROUTERS] {
             socket.join_multicast_v6(&group, index)?;
         }
         Ok(socket)
@@ -190,4 +195,17 @@ fn filter() -> [SockFilter; 8] {
         SockFilter::new(RETURN, 0, 0, u32::MAX),
         SockFilter::new(RETURN, 0, 0, 0),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relay_agents_may_ask_all_servers_of_the_site_and_clients_those_of_the_link() {
+        let (solicit, relayed) = ([1, 0, 0, 1], [RELAY_FORW, 0]);
+        assert!(is_for_servers(ALL_SERVERS, &solicit) && is_for_servers(ALL_SERVERS, &relayed));
+        assert!(is_for_servers(ALL_SERVERS_OF_SITE, &relayed) && !is_for_servers(ALL_SERVERS_OF_SITE, &solicit));
+        assert!(!is_for_servers(ALL_ROUTERS, &relayed));
+    }
 }
