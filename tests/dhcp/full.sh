@@ -2,34 +2,21 @@
 # full.sh: the disk that the leases are on is full. Who has a lease keeps it, over DHCPv4 and DHCPv6; new ones are refused,
 # with a word why, until there is room again, also after a restart. Guests are network namespaces, with dhclient. No libvirt.
 . "$(dirname "$0")/../guests/checks.sh"
+. "$(dirname "$0")/../guests/namespaces.sh"
 mount -t tmpfs -o size=24m,mode=700 tmpfs /var/lib/vmfabric
 install_vmfabric && start_bus && start_vmfabricd || finish
-cat >/run/rig/dhclient-script <<'S'
-#!/bin/sh
-echo "$reason ${new_ip_address-}${new_ip6_address-}" >>"/run/rig/$guest.told"
-[ -z "$new_ip6_address" ] || ip -6 addr replace "$new_ip6_address/64" dev "$interface"
-[ -z "$new_ip_address" ] || ip addr replace "$new_ip_address/24" dev "$interface"
-S
-chmod 755 /run/rig/dhclient-script
 
 guest() { # NAME NUMBER
   : >"/run/rig/$1.told"
-  ip netns add "$1"
-  ip netns exec "$1" sysctl -qw net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.default.dad_transmits=0
-  ip link add "tap-$1" type veth peer name eth0 address "52:54:00:00:00:$2" netns "$1" &&
-    ip link set "tap-$1" master vmf-lab up && ip -n "$1" link set lo up && ip -n "$1" link set eth0 up &&
-    wait_for 20 eval "ip -n $1 -6 addr show dev eth0 | grep -v tentative | grep -q 'fe80.*scope link'"
+  attach "$1" "$2" vmf-lab && ip netns exec "$1" sysctl -qw net.ipv6.conf.eth0.accept_ra=0 && ip -n "$1" link set eth0 up &&
+    wait_for 20 has_link_local "$1"
 }
 # client NAME FAMILY: dhclient, which stays; the shortest lease that it asks for is renewed after half of it
 client() {
   echo 'send dhcp-lease-time 60;' >/run/rig/dhclient.conf
-  ip netns exec "$1" dhclient "-$2" -d -e guest="$1" -cf /run/rig/dhclient.conf -sf /run/rig/dhclient-script \
-    -lf "/run/rig/$1-$2.leases" -pf "/run/rig/$1-$2.pid" eth0 >"$RIG_LOGS/dhclient-$1-$2.log" 2>&1 &
+  dhclient_of "$1" "$2" -d -cf /run/rig/dhclient.conf >"$RIG_LOGS/dhclient-$1-$2.log" 2>&1 &
 }
 fill_disk() { head -c 64M /dev/zero >"/var/lib/vmfabric/ballast-$1" 2>/dev/null; } # WHEN
-told() { grep -c "^\($2\) " "/run/rig/$1.told"; }    # NAME REASON
-is_told() { grep -q "^\($2\) " "/run/rig/$1.told"; } # NAME REASON
-more_told() { [ "$(told "$1" "$2")" -gt "$3" ]; }
 in_trouble() { vmfabric status | grep -q 'cannot be stored: .*\(full\|space\)'; }
 
 need "a network" vmfabric network create lab

@@ -9,9 +9,21 @@ fn boot_roms_boot_over_the_network() {
 }
 
 #[test]
+#[ignore = "needs root: it makes namespaces and runs guests in them; and ovmf and ipxe"]
+fn uefi_firmware_boots_by_http_and_by_pxe() {
+    private_host(500, "dhcp/uefi.sh", &[]);
+}
+
+#[test]
 #[ignore = "needs root: it makes namespaces and runs vmfabricd and DHCP clients in them"]
 fn who_has_a_lease_keeps_it_on_a_full_disk() {
     private_host(400, "dhcp/full.sh", &[]);
+}
+
+#[test]
+#[ignore = "needs root: it makes namespaces and runs vmfabricd, relay agents and DHCP clients in them"]
+fn relay_agents_serve_the_link_behind_a_guest() {
+    private_host(300, "dhcp/relay.sh", &[]);
 }
 
 #[test]

@@ -13,3 +13,9 @@ fn guests_have_ipv6_and_the_host_keeps_its_own() {
 fn guests_have_ipv6_where_bridges_deny_by_default() {
     uml_host(400, "ipv6/ipv6.sh", &[]);
 }
+
+#[test]
+#[ignore = "needs root: it makes namespaces and runs vmfabricd and systemd-networkd in them"]
+fn a_router_with_networkd_is_delegated_its_prefix() {
+    private_host(400, "ipv6/networkd.sh", &[]);
+}

@@ -2,11 +2,11 @@
 # ipv6.sh: IPv6 networks as guests see them: addresses by DHCPv6 and by advertisement, routed and behind NAT, names; on a
 # host that learnt its own default route from advertisements, which it keeps. Guests are network namespaces. No libvirt.
 . "$(dirname "$0")/../guests/checks.sh"
+. "$(dirname "$0")/../guests/namespaces.sh"
 install_vmfabric && start_bus || finish
 DB=/var/lib/vmfabric/vmfabric.db
 conf() { cat "/proc/sys/net/ipv6/conf/$1/$2"; }
 is() { [ "$(conf "$1" "$2")" = "$3" ] || { echo "$1 $2: $(conf "$1" "$2"), not $3"; return 1; }; }
-eventually() { wait_for $LONG "$@" || "$@"; }
 
 # The outside: a router that advertises itself on `wan0` every second, and a link of somebody else's, `other0`.
 ip netns add wan && ip netns add other
@@ -46,39 +46,18 @@ check "IPv6 is forwarded" eventually is all forwarding 1
 check "the host's own links are hosts still" eval 'is wan0 forwarding 0 && is other0 forwarding 0 && is default forwarding 0'
 check "wan0 goes on listening" is wan0 accept_ra 2
 check "it was never without its default route" eval '[ "$(ip -6 route show default | sed "s/ expires [0-9]*sec//")" = "$before" ]'
-bridge=$(vmfabric --json network show lab | python3 -c 'import json, sys; print(json.load(sys.stdin)["bridge"])')
+bridge=$(bridge_of lab)
 check "guests' advertisements are nothing to it" is "$bridge" accept_ra 0
 ip -n wan route add 2001:db8:7::/64 via "$wan"
 
-# guest NAME NUMBER NETWORK [ARG...]: a port, and a namespace on it by a tap as libvirt would name and address it
-guest() {
+guest() { # NAME NUMBER NETWORK [ARG...]: a port, and its guest
   local name=$1 number=$2 network=$3
   shift 3
   vmfabric port create "$network" --name "$name" --dns-name "$name" --mac "52:54:00:00:00:$number" "$@" || return
-  ip netns add "$name"
-  ip netns exec "$name" sysctl -qw net.ipv6.conf.default.dad_transmits=0
-  local on
-  on=$(vmfabric --json network show "$network" | python3 -c 'import json, sys; print(json.load(sys.stdin)["bridge"])')
-  ip link add "vnet$number" address "fe:54:00:00:00:$number" type veth peer name eth0 address "52:54:00:00:00:$number" \
-    netns "$name" || return
-  ip link set "vnet$number" master "$on" up
-  ip -n "$name" link set lo up
-  wait_for $LONG eval "vmfabric port show $name | grep -q '^status *active'" || { vmfabric port show "$name"; return 1; }
-  ip -n "$name" link set eth0 up
+  attach "$name" "$number" "$(bridge_of "$network")" && eventually is_bound "$name" && ip -n "$name" link set eth0 up
 }
-cat >/run/rig/dhclient-script <<'S'
-#!/bin/sh
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-[ -z "$new_ip6_address" ] || ip -6 addr replace "$new_ip6_address/128" dev "$interface"
-exit 0
-S
-chmod 755 /run/rig/dhclient-script
 lease6() { # NAME [ARG...]: runs dhclient until it has its address
-  local name=$1
-  shift
-  wait_for 20 eval "ip -n $name -6 addr show dev eth0 | grep -v tentative | grep -q 'fe80.*scope link'"
-  timeout 60 ip netns exec "$name" dhclient -6 -1 -sf /run/rig/dhclient-script -lf "/run/rig/$name.leases" \
-    -pf "/run/rig/$name.pid" "$@" eth0
+  wait_for 20 has_link_local "$1" && LIMIT=60 dhclient_of "$1" 6 -1 "${@:2}"
 }
 address() { ip -n "$1" -6 -o addr show dev eth0 scope global -tentative | awk '{ sub("/.*", "", $4); print $4; exit }'; }
 pings() { ip netns exec "$1" ping -6 -c 2 -i 0.2 -W 3 "$2"; } # NAMESPACE ADDRESS
@@ -142,6 +121,9 @@ check "the plan is empty" eventually plan_is_empty
 check "the daemon is restarted" eval 'stop_vmfabricd && routed a && start_vmfabricd'
 check "it finds nothing to do" plan_is_empty
 check "guests did not notice" eval 'routed a && routed c && pings a "$b" && vmfabric lease list | grep -qF "$a"'
+
+gives_up() { LIMIT=60 dhclient_of a 6 -r -N -P; eventually not delegated && vmfabric lease list | not grep -F 2001:db8:8000::/64; }
+check "a gives its prefix up, and nothing leads there" gives_up
 
 check "no forwarding for lab any more" vmfabric subnet set lab forward=none gateway=
 check "its guests lose their router" eventually eval 'not routed a && not routed b'
