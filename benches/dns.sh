@@ -22,8 +22,8 @@ guest() {
 # cpu PID: nanoseconds that all its threads had the CPU
 cpu() { cat /proc/"$1"/task/*/schedstat 2>/dev/null | awk '{ n += $1 } END { printf "%.0f", n }'; }
 
-# pss PID...: KiB that these processes take, what they share divided among them
-pss() { local p; for p; do cat /proc/"$p"/smaps_rollup; done 2>/dev/null | awk '/^Pss:/ { n += $2 } END { printf "%.0f", n }'; }
+# memory PID...: KiB that these processes take, what they share divided among them (PSS), and counted in each (RSS)
+memory() { local p; for p; do cat /proc/"$p"/smaps_rollup; done 2>/dev/null | awk '/^Pss:/ { p += $2 } /^Rss:/ { r += $2 } END { printf "%.0f %.0f", p, r }'; }
 
 # field FILE TEXT: a number of dnsperf's report
 field() { sed -n "s/^ *$2: *\([0-9.]*\).*/\1/p" "$1"; }
@@ -197,7 +197,7 @@ VMFABRICD_PID=$!
 wait_for 60 listening || { echo "not all listen"; ss -Hlnu "sport = :53" | wc -l; tail "$RIG_LOGS/vmfabricd.log"; exit 1; }
 up=$((${EPOCHREALTIME/./} - began))
 wait_for 60 vmfabricd_answers
-ours=$(pss "$VMFABRICD_PID")
+read -r ours ours_rss < <(memory "$VMFABRICD_PID")
 pids=()
 began=${EPOCHREALTIME/./}
 for n in $(seq 1 "$NETWORKS"); do
@@ -209,8 +209,9 @@ for n in $(seq 1 "$NETWORKS"); do
 done
 masq_listen() { [ "$(ip netns exec masq-host ss -Hlnup "sport = :53" | grep -c dnsmasq)" -ge "$NETWORKS" ]; }
 wait_for 60 masq_listen || { echo 'the dnsmasqs do not listen'; exit 1; }
-theirs=$(pss "${pids[@]}")
-rss() { local p; for p; do sed -n 's/^VmRSS: *\([0-9]*\).*/\1/p' "/proc/$p/status"; done | awk '{ n += $1 } END { printf "%.0f", n }'; }
+read -r theirs theirs_rss < <(memory "${pids[@]}")
+ratio() { awk "BEGIN { printf \"%.2f\", $1 / $2 }"; }
 echo
-echo "$NETWORKS networks: vmfabricd $ours KiB (RSS $(rss "$VMFABRICD_PID")), $NETWORKS dnsmasqs $theirs KiB (RSS $(rss "${pids[@]}")): $(awk "BEGIN { printf \"%.2f\", $ours / $theirs }") (PSS; with DHCP in both)"
+echo "$NETWORKS networks: vmfabricd $ours KiB, $NETWORKS dnsmasqs $theirs KiB: $(ratio "$ours" "$theirs") (PSS; with DHCP in both)"
+echo "each counted by itself (RSS): $ours_rss and $theirs_rss KiB: $(ratio "$ours_rss" "$theirs_rss")"
 echo "all listen $((up / 1000)) ms after the start of vmfabricd"

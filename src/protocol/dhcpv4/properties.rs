@@ -23,6 +23,8 @@ enum Step {
     /// One of the commits in flight lands.
     Land(prop::sample::Index),
     Fail(prop::sample::Index),
+    /// It is known who has one of the addresses that are looked for, if anybody has.
+    Probed(prop::sample::Index, bool),
     Wait(u16),
     Update(u8),
     Restart,
@@ -42,19 +44,23 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (client(), client()).prop_map(|(c, v)| Step::Forge(c, v)),
         10 => any::<prop::sample::Index>().prop_map(Step::Land),
         2 => any::<prop::sample::Index>().prop_map(Step::Fail),
+        6 => (any::<prop::sample::Index>(), prop::bool::weighted(0.1)).prop_map(|(i, taken)| Step::Probed(i, taken)),
         3 => prop_oneof![0..20u16, 0..4_000u16].prop_map(Step::Wait),
-        1 => (0..4u8).prop_map(Step::Update),
+        1 => (0..8u8).prop_map(Step::Update),
         1 => Just(Step::Restart),
     ]
 }
 
+/// From 4 on with probes.
 fn version(number: u8) -> Scope {
-    match number {
+    let mut version = match number % 4 {
         0 => scope(104, &[]),
         1 => scope(104, &[(1, 50), (2, 101)]),
         2 => scope(102, &[(1, 100), (3, 101)]),
         _ => scope(106, &[(2, 103), (3, 50)]),
-    }
+    };
+    version.probe = number >= 4;
+    version
 }
 
 /// The clients as they see themselves, the disk, and the engine under test.
@@ -63,6 +69,7 @@ struct World {
     now: UnixSeconds,
     disk: HashMap<Ipv4Addr, Lease>,
     in_flight: Vec<Commit>,
+    probes: Vec<Ipv4Addr>,
     offered: HashMap<u8, Ipv4Addr>,
     /// Address and end of each client's lease.
     held: HashMap<u8, (Ipv4Addr, UnixSeconds)>,
@@ -73,8 +80,9 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let (offered, held, asked, disk) = Default::default();
-        Self { engine: small(version(0)), now: NOW, disk, in_flight: Vec::new(), offered, held, asked, current: 0 }
+        let (offered, held, asked, disk, probes) = Default::default();
+        let engine = small(version(0));
+        Self { engine, now: NOW, disk, in_flight: Vec::new(), probes, offered, held, asked, current: 0 }
     }
 
     fn act(&mut self, step: &Step) {
@@ -117,6 +125,13 @@ impl World {
             Step::Forge(..) => {}
             Step::Land(which) => self.land(which, true),
             Step::Fail(which) => self.land(which, false),
+            Step::Probed(which, taken) => {
+                if !self.probes.is_empty() {
+                    let address = self.probes.swap_remove(which.index(self.probes.len()));
+                    let outputs = self.engine.probed(address, taken.then(|| mac(200)), self.now);
+                    self.take(None, outputs);
+                }
+            }
             Step::Wait(seconds) => {
                 self.now += u64::from(seconds);
                 let outputs = self.engine.tick(self.now);
@@ -131,6 +146,7 @@ impl World {
                 // What was on its way to the disk may have reached it; here it has not. Nobody got an ACK for it.
                 self.in_flight.clear();
                 self.asked.clear();
+                self.probes.clear();
                 let leases = self.disk.values().cloned().collect();
                 let limits = Limits { dynamic: 64, offers: 4, quarantine: 2 };
                 let (engine, outputs) = Engine::with_limits(version(self.current), leases, self.now, limits);
@@ -186,6 +202,7 @@ impl World {
                 self.held.retain(|_, (address, _)| *address != lease.address);
             }
         }
+        self.probes.extend(outcome.probes);
         for commit in outcome.commits {
             if let (LeaseChange::Put(lease), Some(client)) = (commit.change(), client) {
                 assert_eq!(lease.mac, mac(client));
@@ -196,7 +213,10 @@ impl World {
             self.in_flight.push(commit);
         }
         for (message, _) in outcome.sent {
-            let client = client.expect("a reply has an asker");
+            // Who waited for an address is answered when there is one.
+            let waited = (1..=CLIENTS).find(|client| message.chaddr() == mac(*client).octets());
+            let client = client.or(waited).expect("a reply has an asker");
+            assert_eq!(Some(client), waited);
             let address = message.yiaddr();
             match message.opts().msg_type() {
                 Some(MessageType::Nak) => drop(self.held.remove(&client)),
