@@ -1,6 +1,6 @@
 //! Threads of servers.
 
-use std::{future::Future, io};
+use std::{future::Future, io, thread::JoinHandle};
 use tokio::{
     runtime::{Builder, Handle},
     sync::oneshot,
@@ -8,12 +8,13 @@ use tokio::{
 
 /// A thread that runs servers' tasks and nothing else: what else the daemon does must not delay them, nor a flood of
 /// packets anything else, and one thread that waits for its sockets alone answers for much less (no other is woken to
-/// look for work). It ends when this is dropped.
+/// look for work). Dropping this ends it, and waits until its tasks, and all that they hold, are gone: the store is closed
+/// by whoever holds it last.
 #[derive(Debug)]
 pub struct ServerThread {
     handle: Handle,
-    /// When it is dropped the thread ends.
-    _running: oneshot::Sender<()>,
+    /// The thread, which ends when the sender is dropped. `None` only while this is dropped.
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl ServerThread {
@@ -23,8 +24,8 @@ impl ServerThread {
         let (running, ended) = oneshot::channel::<()>();
         let handle = runtime.handle().clone();
         // It fails when the sender is dropped: that is the end that it waits for.
-        std::thread::Builder::new().name(name.to_owned()).spawn(move || drop(runtime.block_on(ended)))?;
-        Ok(Self { handle, _running: running })
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || drop(runtime.block_on(ended)))?;
+        Ok(Self { handle, running: Some((running, thread)) })
     }
 
     pub fn handle(&self) -> &Handle {
@@ -37,9 +38,21 @@ impl ServerThread {
     }
 }
 
+impl Drop for ServerThread {
+    fn drop(&mut self) {
+        let Some((running, thread)) = self.running.take() else { return };
+        drop(running);
+        // It may be one of its own tasks that lets go of it last.
+        if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+            tracing::error!("a server's thread panicked");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     #[tokio::test]
     async fn what_runs_there_stays_there_and_ends_with_it() {
@@ -50,8 +63,14 @@ mod tests {
         assert_eq!((here.as_deref(), there.expect("it ran").as_deref()), (Some("guests"), Some("guests")));
         assert!(thread.run(async { panic!("on purpose") }).await.is_err());
         assert!(thread.run(async {}).await.is_ok(), "a panic ends its task alone");
-        let pending = thread.handle().spawn(std::future::pending::<()>());
+        let held = Arc::new(());
+        let holder = Arc::clone(&held);
+        let pending = thread.handle().spawn(async move {
+            std::future::pending::<()>().await;
+            drop(holder);
+        });
         drop(thread);
+        assert_eq!(Arc::strong_count(&held), 1, "what its tasks held is gone with it");
         assert!(pending.await.expect_err("ended").is_cancelled());
     }
 }
