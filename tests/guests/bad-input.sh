@@ -115,7 +115,7 @@ check "the guest's port is active" eventually port_is 52:54:00:90:00:01 status a
 
 stop_vmfabricd
 cp -a /var/lib/vmfabric /run/rig/state
-mount -t tmpfs -o size=1m,mode=755 tmpfs /var/lib/vmfabric && cp -a /run/rig/state/. /var/lib/vmfabric/
+need "a small disk with its state" eval 'mount -t tmpfs -o size=4m,mode=755 tmpfs /var/lib/vmfabric && cp -a /run/rig/state/. /var/lib/vmfabric/'
 check "the daemon starts on a small disk" start_vmfabricd
 dd if=/dev/zero of=/var/lib/vmfabric/fill bs=4k 2>/dev/null
 fills() { local n; for n in $(seq 200); do vmfabric network create n$n >/run/rig/full.out 2>&1 || break; done; cat /run/rig/full.out; }

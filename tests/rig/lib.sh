@@ -37,8 +37,8 @@ start_bus() {
   mkdir -p /run/dbus
   dbus-daemon --system --fork --nopidfile || return
   /usr/lib/polkit-1/polkitd --no-debug >"$RIG_LOGS/polkitd.log" 2>&1 &
-  wait_for 10 dbus-send --system --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.GetNameOwner \
-    string:org.freedesktop.PolicyKit1 || { echo "polkitd did not come up in 10 s" >&2; return 1; }
+  wait_for 60 dbus-send --system --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.GetNameOwner \
+    string:org.freedesktop.PolicyKit1 || { echo "polkitd did not come up in 60 s" >&2; return 1; }
 }
 
 # start_libvirt: virtlogd and libvirtd, ready when it returns. MODULAR=1: virtnetworkd and virtqemud instead
