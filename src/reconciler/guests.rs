@@ -1,6 +1,6 @@
 //! Guests' NICs: which port each has, and the fast way from a tap to a port that is up.
 
-use super::{Attachment, CommandError, Engine, Notice, Outlets, Problem, View};
+use super::{Attachment, CommandError, Engine, ImportMemo, Notice, Outlets, Problem, View};
 use crate::{
     backend::{Driver, Store},
     datapath::Change as KernelChange,
@@ -26,6 +26,17 @@ pub(super) struct Claimed {
     pub nic: NicRequest,
 }
 
+/// Whether a NIC is on the bridge that its network had before it was taken over: libvirt moves it, and cannot once its tap
+/// is on ours.
+fn waits_for_libvirt(view: &View, nic: &Nic) -> bool {
+    let domain_xml::NicSource::Network { name, bridge: Some(bridge), .. } = &nic.source else { return false };
+    let left = |memo: &ImportMemo| memo.name == *name && memo.bridge.as_ref() == Some(bridge);
+    view.imports.values().filter(|memo| left(memo)).any(|memo| {
+        let network = view.intent.network(memo.id());
+        network.is_some_and(|network| view.bridge_of(network) != Some(bridge))
+    })
+}
+
 impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
     /// Finds, and where needed makes, the ports of a domain's NICs. Those that are not ours are left out. Nothing is
     /// made where any NIC fails.
@@ -34,7 +45,7 @@ impl<D: Driver, S: Store, O: Outlets> Engine<D, S, O> {
         let mut fresh_addresses = BTreeSet::new();
         {
             let view = self.view();
-            for nic in &domain.nics {
+            for nic in domain.nics.iter().filter(|nic| !waits_for_libvirt(&view, nic)) {
                 let request = request_of(domain, nic);
                 let leased = |subnet: SubnetId, address: IpAddr| {
                     fresh_addresses.contains(&address) || leased_to_other(&view, subnet, address, &request)

@@ -217,6 +217,47 @@ async fn what_is_told_again_changes_nothing() {
     assert_eq!(daemon.handle.view().intent.ports().count(), 1);
 }
 
+/// libvirt moves it, and fails where its tap is on another bridge already.
+#[tokio::test]
+async fn a_nic_that_is_being_taken_over_is_left_to_libvirt() {
+    let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
+    let daemon = Daemon::start(&host, &store).await;
+    daemon.settled().await;
+    let network = daemon.handle.view().intent.networks().next().expect("the first network").clone();
+    let memo = ImportMemo {
+        uuid: network.id.0,
+        name: network.name.to_string(),
+        xml: String::new(),
+        autostart: true,
+        active: true,
+        persistent: true,
+        bridge: Some(if_name("virbr0")),
+    };
+    let remember = |reply| Command::Import(ImportCommand::Remember(vec![memo], reply));
+    daemon.handle.call(remember).await.expect("remembered");
+    let mut domain = guest("web", "nat");
+    let mut tell = async |bridge: &str| {
+        let crate::libvirt::domain_xml::NicSource::Network { bridge: on, .. } = &mut domain.nics[0].source else {
+            panic!("a network");
+        };
+        *on = Some(if_name(bridge));
+        let (uuid, name, definition) = (domain.uuid, domain.name.clone(), Ok(domain.clone()));
+        let state = crate::libvirt::DomainState { uuid, name, active: true, persistent: false, definition };
+        daemon.libvirt.send(LibvirtEvent::Domain(state)).await.expect("told");
+        daemon.settled().await;
+    };
+    tell("virbr0").await;
+    assert_eq!((bound(&host), daemon.handle.view().intent.ports().count()), (BTreeSet::new(), 0));
+    tell("vmf-nat").await;
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while bound(&host).is_empty() {
+            daemon.plan().await;
+        }
+    })
+    .await
+    .expect("its port comes up");
+}
+
 #[tokio::test]
 async fn the_first_network_keeps_off_the_hosts_blocks() {
     let (host, store) = (bare_host(), MemoryStore::new().expect("a store"));
