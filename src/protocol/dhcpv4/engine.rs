@@ -1,6 +1,6 @@
 use super::{
-    ClientKey, Commit, Event, Lease, LeaseChange, Limits, Output, Scope, Sender, UnixSeconds, exchange::Link,
-    request::Request, scope::Catalog,
+    ClientKey, Commit, Event, Lease, LeaseChange, Limits, Output, Scope, Sender, UnixSeconds, request::Request,
+    scope::Catalog, waiting::Waiting,
 };
 use crate::{
     net::MacAddr,
@@ -41,7 +41,7 @@ pub struct Engine {
     pub(super) stats: Stats,
     limits: Limits,
     last_ticket: u64,
-    /// Who asked for an address while those to be offered were still looked for, oldest first. At most [`WAITING`].
+    /// Who asked for an address while those to be offered were still looked for, oldest first.
     pub(super) waiting: VecDeque<Waiting>,
     /// By subnet: when its exhaustion was last reported, and whether it still lasts.
     exhausted: HashMap<Uuid, (UnixSeconds, bool)>,
@@ -51,19 +51,6 @@ pub struct Engine {
     pub(super) limit_reported: UnixSeconds,
 }
 
-/// A DISCOVER that waits for an address.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) request: Request,
-    pub(super) from: Sender,
-    pub(super) link: Link,
-    pub(super) since: UnixSeconds,
-}
-
-/// As many as may come while addresses are looked for; beyond it they are not answered, and ask again.
-pub(super) const WAITING: usize = 2_048;
-/// Seconds after which a client asks again by itself (RFC 2131 section 4.1: four, less one).
-const LONGEST_WAIT: UnixSeconds = 2;
 /// Seconds between two reports that the same pool is exhausted.
 const REPORT_INTERVAL: UnixSeconds = 60;
 /// States that run out in one call, so that none takes long. The rest is due at once.
@@ -189,25 +176,6 @@ impl Engine {
         }
         self.finish(&mut out);
         out
-    }
-
-    /// An address of this subnet is there to be offered: who waits longest for one, and may have one, gets it.
-    fn serve_waiting(&mut self, subnet: usize, address: Ipv4Addr, now: UnixSeconds, out: &mut Vec<Output>) {
-        while self.waiting.front().is_some_and(|waiting| now.saturating_sub(waiting.since) > LONGEST_WAIT) {
-            self.waiting.pop_front();
-            self.stats.ignored += 1;
-        }
-        // Each turn takes one away; none comes back that finds an address.
-        while self.table.offerable(&self.catalog, address)
-            && let Some(first) = self.waiting.iter().position(|waiting| self.allows(waiting.link, subnet))
-            && let Some(Waiting { request, from, .. }) = self.waiting.remove(first)
-        {
-            let left = self.waiting.len();
-            self.dispatch(&request, from, now, out);
-            if self.waiting.len() > left {
-                break;
-            }
-        }
     }
 
     /// The link is another one: addresses that were being looked for are looked for anew.

@@ -2,11 +2,7 @@
 
 use super::{
     ClientKey, Datagram, Destination, Engine, Event, Host, INFINITE, Lease, LeaseChange, NEVER, Origin, Output, Sender,
-    UnixSeconds,
-    engine::{WAITING, Waiting},
-    options::Options,
-    reply::Reply,
-    request::Request,
+    UnixSeconds, options::Options, reply::Reply, request::Request,
 };
 use crate::protocol::lease::{Binding, End, Holder, Space, State};
 use dhcproto::v4::MessageType;
@@ -37,16 +33,16 @@ pub(super) struct Link(Option<usize>);
 
 /// One packet and its surroundings.
 #[derive(Debug, Clone, Copy)]
-struct Ask<'a> {
-    request: &'a Request,
-    from: Sender,
-    link: Link,
-    now: UnixSeconds,
+pub(super) struct Ask<'a> {
+    pub(super) request: &'a Request,
+    pub(super) from: Sender,
+    pub(super) link: Link,
+    pub(super) now: UnixSeconds,
 }
 
 impl Ask<'_> {
     /// Who is counted for what the client gets. A relay agent is trusted, and its clients are not told apart.
-    fn origin(&self) -> Option<Origin> {
+    pub(super) fn origin(&self) -> Option<Origin> {
         (!self.request.relayed()).then_some(self.from.origin)
     }
 }
@@ -136,20 +132,6 @@ impl Engine {
         }
         self.stats.offers += 1;
         out.push(Output::Send(self.reply(ask, MessageType::Offer, address, None)));
-    }
-
-    /// There is no address now: if some are being looked for, the client gets one of them as soon as it is known to be
-    /// free, rather than after it has asked again.
-    fn wait(&mut self, ask: Ask<'_>) {
-        let Ask { request, from, link, now } = ask;
-        let held = ask.origin().map_or(0, |origin| self.table.held_by(origin));
-        let (limit, mut subnets) = (self.catalog.scope.leases_per_port, self.catalog.dynamic_subnets());
-        let room = self.waiting.len() < WAITING && (limit == 0 || held < limit);
-        if room && subnets.any(|subnet| self.allows(link, subnet) && self.table.expects_more(subnet)) {
-            self.waiting.push_back(Waiting { request: request.clone(), from, link, since: now });
-        } else {
-            self.stats.ignored += 1;
-        }
     }
 
     /// Whether a port may have one more dynamic address, or has this one already.

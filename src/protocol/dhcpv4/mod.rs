@@ -7,7 +7,7 @@
 //! - A port's reserved address is decided by MAC alone and always wins. Everyone else is known by client identifier,
 //!   or by hardware address where it sends none.
 //! - An address that nobody had yet is looked for on the link before it is offered ([`Output::Probe`],
-//!   [`Engine::probed`]), ahead of demand, so that no client waits for that.
+//!   [`Engine::probed`]), ahead of demand, so that no client waits for that; in a burst of newcomers some do, a moment.
 //! - The cost of an exchange does not grow with the number of leases held (hash tables, and ordered sets for what runs
 //!   out), and whatever a guest can grow has a limit ([`Limits`]).
 
@@ -19,6 +19,7 @@ mod output;
 mod reply;
 mod request;
 mod scope;
+mod waiting;
 
 #[cfg(test)]
 mod properties;
