@@ -1,5 +1,12 @@
 # shellcheck shell=bash
-# files.sh: a file server that is not ours on the network `boot`, and guests that boot from it.
+# files.sh [--boot RULE]...: a network `boot` with these rules, a file server on it that is not ours, and guests that boot
+. "$VMFABRIC_RIG/lib.sh"
+set -e
+install_vmfabric
+start_bus
+start_vmfabricd
+vmfabric network create boot
+vmfabric subnet create boot 10.66.0.0/24 --host-address 10.66.0.1 --gateway 10.66.0.1 "$@"
 
 # As libvirt does, each tap has its guest's MAC address with fe in front: so the daemon finds the port that waits for it.
 vmfabric port create boot --mac 52:54:00:66:00:09 --address 10.66.0.9 --name files >/dev/null

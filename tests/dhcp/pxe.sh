@@ -1,15 +1,6 @@
 # Real boot ROMs (iPXE in QEMU's NICs) boot over the network from servers that are not ours: dnsmasq for TFTP, busybox for
 # HTTP. What they are told depends on the user class, and on the port.
-. "$VMFABRIC_RIG/lib.sh"
-set -e
-install_vmfabric
-start_bus
-start_vmfabricd
-vmfabric network create boot
-vmfabric subnet create boot 10.66.0.0/24 --host-address 10.66.0.1 --gateway 10.66.0.1 \
-  --boot server=10.66.0.9 --boot bios=first.ipxe --boot ipxe=http://10.66.0.9/second.ipxe
-
-. "$(dirname "$0")/files.sh"
+. "$(dirname "$0")/files.sh" --boot server=10.66.0.9 --boot bios=first.ipxe --boot ipxe=http://10.66.0.9/second.ipxe
 cat >/run/boot/first.ipxe <<'IPXE'
 #!ipxe
 echo FIRST-STAGE by TFTP from ${next-server} as ${net0/ip}

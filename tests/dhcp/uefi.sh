@@ -1,20 +1,13 @@
 # Real UEFI firmware (OVMF in QEMU) boots by HTTP and, from another port, by PXE, from servers that are not ours. Both times
 # it loads iPXE, which is told its script: so it is seen that what was fetched runs.
-. "$VMFABRIC_RIG/lib.sh"
-set -e
-install_vmfabric
-start_bus
-start_vmfabricd
-vmfabric network create boot
-vmfabric subnet create boot 10.66.0.0/24 --host-address 10.66.0.1 --gateway 10.66.0.1 \
-  --boot server=10.66.0.9 --boot http-x64=http://10.66.0.9/ipxe.efi --boot uefi-x64=snponly.efi --boot ipxe=http://10.66.0.9/second.ipxe
-. "$(dirname "$0")/files.sh"
+. "$(dirname "$0")/files.sh" --boot server=10.66.0.9 --boot http-x64=http://10.66.0.9/ipxe.efi --boot uefi-x64=snponly.efi \
+  --boot ipxe=http://10.66.0.9/second.ipxe
 cp /usr/lib/ipxe/{ipxe,snponly}.efi /run/boot
 
 vmfabric port create boot --mac 52:54:00:66:00:01 --address 10.66.0.77 >/dev/null
 vmfabric port create boot --mac 52:54:00:66:00:02 --address 10.66.0.78 >/dev/null
 
-# uefi NAME MAC WITHOUT: boots without the way that WITHOUT is, PXE or HTTP
+# uefi NAME MAC WHAT-IT-TELLS [ARG...]
 uefi() {
   cp /usr/share/OVMF/OVMF_VARS_4M.fd "/run/rig/$1.vars"
   boot "$1" "$2" "$3" -machine q35 -m 512 -device "virtio-net-pci,netdev=n,mac=$2,bootindex=1,romfile=" \
