@@ -74,6 +74,7 @@ cat >/etc/vmfabric/vmfabricd.toml <<X
 upstream = ["127.0.0.1:5300"]
 X
 start_vmfabricd || exit 1
+read -r bare _ < <(memory "$VMFABRICD_PID")
 vmfabric network create bench >/dev/null && vmfabric subnet create bench 10.77.0.0/16 --forward routed >/dev/null || exit 1
 network=$(vmfabric --json network show bench | sed -n 's/^  "id": "\(.*\)",/\1/p' | head -n 1)
 records=()
@@ -212,6 +213,6 @@ wait_for 60 masq_listen || { echo 'the dnsmasqs do not listen'; exit 1; }
 read -r theirs theirs_rss < <(memory "${pids[@]}")
 ratio() { awk "BEGIN { printf \"%.2f\", $1 / $2 }"; }
 echo
-echo "$NETWORKS networks: vmfabricd $ours KiB, $NETWORKS dnsmasqs $theirs KiB: $(ratio "$ours" "$theirs") (PSS; with DHCP in both)"
+echo "$NETWORKS networks: vmfabricd $ours KiB, $NETWORKS dnsmasqs $theirs KiB: $(ratio "$ours" "$theirs") (PSS; with DHCP in both; vmfabricd before any of them $bare)"
 echo "each counted by itself (RSS): $ours_rss and $theirs_rss KiB: $(ratio "$ours_rss" "$theirs_rss")"
 echo "all listen $((up / 1000)) ms after the start of vmfabricd"

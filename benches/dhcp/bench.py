@@ -203,7 +203,7 @@ def main():
             fixed = load(server, gentle(key, held, 400), SECONDS, clients=1000)
             low = load(server, gentle(key, held, 100), SECONDS, clients=1000)
             rate = sustained(server, rates[key]) if held == 0 else (float("nan"), float("nan"))
-            results[key, held] = (rate[0], rate[1], low[2], 1e6 * fixed[3] / max(fixed[0], 1), memory(server.process.pid), fixed[1])
+            results[key, held] = (rate[0], rate[1], low[2], 1e6 * fixed[3] / fixed[0] if fixed[0] else float("nan"), memory(server.process.pid), fixed[1])
             server.stop()
     print(f"{'':28}" + "".join(f"{servers[k].name:>12}" for k in SERVERS) + "".join(f"{'/ ' + servers[k].name:>12}" for k in SERVERS if k != "ours"))
 
